@@ -48,6 +48,12 @@ type Lock = lock.Lock
 // Call it before LoadIndex. A Repo can hold one lock at a time.
 func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, error) {
 	l, err := lock.Acquire(ctx, r.store, kind, what)
+	if err == nil {
+		if err = access.Confirm(ctx, r.store); err != nil {
+			_ = l.Release()
+			return nil, err
+		}
+	}
 	if err == nil && (kind == LockWrite || kind == LockPrune) {
 		_ = access.KeepConfig(ctx, r.store) // without a copy, the repository works as well
 	}

@@ -44,7 +44,10 @@ import (
 )
 
 // Repo is an open repository. Several goroutines may use it.
-type Repo struct{ store *store.Store }
+type Repo struct {
+	store *store.Store
+	known knownSnapshots
+}
 
 // Options are the options of a repository. Programs use the zero value, tests set
 // the rest.
@@ -58,7 +61,7 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 	if err != nil {
 		return nil, err
 	}
-	return &Repo{s}, nil
+	return &Repo{store: s}, nil
 }
 
 // Open opens the repository in a backend with a password, key file or recovery
@@ -69,7 +72,7 @@ func Open(ctx context.Context, be backend.Backend, secret []byte, opts Options) 
 	if err != nil {
 		return nil, err
 	}
-	return &Repo{s}, nil
+	return &Repo{store: s}, nil
 }
 
 // FormatVersion is the version of the repository format that this package reads

@@ -2,11 +2,14 @@ package repo
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
 )
 
 // Snapshot is the record of one backup.
@@ -76,7 +79,44 @@ func (r *Repo) SnapshotByID(ctx context.Context, id FileID) (*Snapshot, error) {
 // Snapshots reads all snapshot records, oldest backup first. damaged has an error
 // for each record that cannot be read.
 func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
-	return record.List(ctx, r.store)
+	return r.remember(record.List)(ctx, r.store)
+}
+
+// knownSnapshots are the snapshots that a process has listed last.
+type knownSnapshots struct {
+	mu     sync.Mutex
+	listed bool
+	puts   int64 // records that the process had put before
+	list   []*Snapshot
+}
+
+// KnownSnapshots returns the snapshots as this process has listed them last. It lists them if
+// the process has not done that, or has stored one since. It is for callers to which a
+// snapshot that another process stores meanwhile does not matter, and saves requests to a
+// store far away.
+func (r *Repo) KnownSnapshots(ctx context.Context) ([]*Snapshot, error) {
+	r.known.mu.Lock()
+	list, ok := slices.Clone(r.known.list), r.known.listed && r.known.puts == r.store.SnapshotsPut.Load()
+	r.known.mu.Unlock()
+	if ok {
+		return list, nil
+	}
+	list, _, err := r.Snapshots(ctx)
+	return list, err
+}
+
+// remember returns a function that lists snapshots for KnownSnapshots, too.
+func (r *Repo) remember(read func(context.Context, *store.Store) ([]*Snapshot, []error, error)) func(context.Context, *store.Store) ([]*Snapshot, []error, error) {
+	return func(ctx context.Context, s *store.Store) ([]*Snapshot, []error, error) {
+		puts := s.SnapshotsPut.Load()
+		list, damaged, err := read(ctx, s)
+		if err == nil {
+			r.known.mu.Lock()
+			defer r.known.mu.Unlock()
+			r.known.listed, r.known.puts, r.known.list = true, puts, slices.Clone(list)
+		}
+		return list, damaged, err
+	}
 }
 
 // MissingSnapshots returns the snapshots whose records are gone although nobody has removed
@@ -113,7 +153,7 @@ func (r *Repo) FindIndexed(ctx context.Context, specs ...string) (found []*Snaps
 
 // SnapshotsIndexed calls Snapshots, then loads the index; see FindIndexed.
 func (r *Repo) SnapshotsIndexed(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
-	return record.ListIndexed(ctx, r.store)
+	return r.remember(record.ListIndexed)(ctx, r.store)
 }
 
 // FindIn is like FindSnapshot, but searches a list of snapshots.

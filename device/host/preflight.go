@@ -34,7 +34,7 @@ func (h Host) preflight(ctx context.Context, info *device.Info, o Observer) erro
 	if s := info.Storage; s != nil && s.Free < lowStorage {
 		o.Warning(fmt.Sprintf("%s has only %s of free storage; a backup may need more", name, h.bytes(s.Free)))
 	}
-	list, _, err := h.Repo.Snapshots(ctx)
+	list, err := h.Repo.KnownSnapshots(ctx)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type folderSource struct {
 // Parent returns the snapshot that this backup most likely continues: the
 // latest of the same device, preferably from the same folder.
 func (f *folderSource) Parent(ctx context.Context) (*repo.Snapshot, error) {
-	list, _, err := f.r.Snapshots(ctx)
+	list, err := f.r.KnownSnapshots(ctx)
 	if err != nil {
 		return nil, err
 	}

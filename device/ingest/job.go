@@ -151,7 +151,7 @@ func (j *job) commit(ctx context.Context, storeTree func(context.Context, *repo.
 	}
 	s := j.snapshot()
 	s.Time, s.Root = t, root
-	earlier, _, err := j.r.Snapshots(ctx)
+	earlier, err := j.r.KnownSnapshots(ctx)
 	if err != nil {
 		return nil, err
 	}

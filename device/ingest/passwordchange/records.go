@@ -12,7 +12,7 @@ import (
 // Parents returns the complete snapshots of a device, the newest first. The
 // device's next backup continues from the first usable one.
 func Parents(ctx context.Context, r *repo.Repo, udid string) ([]*repo.Snapshot, error) {
-	list, _, err := r.Snapshots(ctx)
+	list, err := r.KnownSnapshots(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -109,6 +109,11 @@ func remove(ctx context.Context, be backend.Backend, name string) error {
 // missing, Open uses a copy that the key opens, and sets ConfigDamage.
 func Open(ctx context.Context, be backend.Backend, secret []byte, opts store.Options) (*store.Store, error) {
 	opts = opts.WithDefaults()
+	if s, ok := be.(backend.Surveyor); ok && opts.Survey {
+		if err := s.Survey(ctx); err != nil {
+			return nil, err
+		}
+	}
 	found, err := store.FindConfigs(ctx, be)
 	if err != nil {
 		return nil, err
@@ -118,7 +123,7 @@ func Open(ctx context.Context, be backend.Backend, secret []byte, opts store.Opt
 		return nil, err
 	}
 	r := store.New(be, opts, u.config, u.master)
-	r.Slot, r.Sealed, r.RenewedSlot = u.slot, u.sealed, u.renew
+	r.Slot, r.SlotKept, r.Sealed, r.RenewedSlot = u.slot, u.kept, u.sealed, u.renew
 	r.ConfigDamage, r.ConfigMade = found.Damage, u.made
 	if found.Damage == nil && u.sealed != found.Found[0] {
 		r.ConfigDamage = &store.DamageError{File: layout.ConfigName, Err: crypto.ErrAuth}

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type unlocked struct {
 	config store.Config
 	made   bool   // sealed is new
 	renew  []byte // see store.Store.RenewedSlot
+	kept   bool   // see store.Store.SlotKept
 }
 
 // unlock tries a secret on the key slots until one opens, see try. Each attempt derives
@@ -58,6 +60,13 @@ type unlocked struct {
 // by mistake must not hide the right one. If there is no such config, lastResort looks for
 // another one.
 func unlock(ctx context.Context, be backend.Backend, secret []byte, found *store.Configs, opts store.Options) (*unlocked, error) {
+	if opts.KeyHint == "" && !opts.Survey {
+		for _, s := range keptSlots(ctx, be) {
+			if u := s.open(ctx, secret, found); u != nil {
+				return u, nil
+			}
+		}
+	}
 	all, err := readSlots(ctx, be)
 	if err != nil {
 		return nil, fmt.Errorf("open a key slot: %w", err)
@@ -68,17 +77,26 @@ func unlock(ctx context.Context, be backend.Backend, secret []byte, found *store
 	}
 	var out *unlocked
 	var foreign []opened
+	var missed error // of reading the copies of config
 	untried, err := try(ctx, all.good, hinted, secret, func(s slot, o *crypto.Opened) bool {
-		for _, f := range found.Found {
-			if cfg, err := f.Open(o.Master); err == nil {
+		ok, err := found.Any(ctx, func(f *store.ConfigFile) bool {
+			cfg, err := f.Open(o.Master)
+			if err == nil {
 				out = opened{s, o}.with(f, cfg)
-				o.Destroy()
-				return true
 			}
+			return err == nil
+		})
+		missed = cmp.Or(missed, err)
+		if ok {
+			o.Destroy()
+			return true
 		}
 		foreign = append(foreign, opened{s, o})
 		return false
 	})
+	if out == nil {
+		err = cmp.Or(err, missed)
+	}
 	if out == nil && err == nil {
 		out, err = lastResort(ctx, be, foreign, opts)
 	}
@@ -91,6 +109,23 @@ func unlock(ctx context.Context, be backend.Backend, secret []byte, found *store
 		err = fmt.Errorf("open a key slot: %w", err)
 	}
 	return out, err
+}
+
+// open opens config with a slot that may not exist any more. It returns nil if that does not
+// work.
+func (s slot) open(ctx context.Context, secret []byte, found *store.Configs) (u *unlocked) {
+	_, _ = try(ctx, []slot{s}, 1, secret, func(s slot, o *crypto.Opened) bool {
+		defer o.Destroy()
+		for _, f := range found.Found {
+			if cfg, err := f.Open(o.Master); err == nil {
+				u = opened{s, o}.with(f, cfg)
+				u.kept = true
+				return true
+			}
+		}
+		return false
+	})
+	return u
 }
 
 // opened is a slot and what its secret opens.

@@ -21,6 +21,8 @@ import (
 const (
 	// maxSlots bounds how many files in keys/ are read.
 	maxSlots = 1024
+	// maxKeptSlots bounds how many copies of key slots are tried.
+	maxKeptSlots = 4
 	// maxWork bounds the work of all attempts together, in passes over 1 KiB of memory.
 	// It is enough for 170 attempts at the cost of new slots. A single slot may cost up
 	// to four times as much; if it is the cheapest one or a hint names it, it is tried.
@@ -45,6 +47,43 @@ type slots struct {
 	good   []slot  // that can be parsed, the cheapest first
 	closed []error // about those that are damaged or of a newer version
 	unread int     // files that were not read, since there are too many
+}
+
+// keptSlots reads the key slots of which there are copies near, without asking a store far
+// away for all of them.
+func keptSlots(ctx context.Context, be backend.Backend) []slot {
+	near, ok := be.(backend.Keeper)
+	if !ok {
+		return nil
+	}
+	var kept []slot
+	for _, name := range near.Kept(layout.KeysDir) {
+		id, err := layout.ParseFileID(name)
+		if err != nil || len(kept) == maxKeptSlots {
+			continue
+		}
+		if s, err := readSlot(ctx, be, name); err == nil {
+			kept = append(kept, slot{s, id})
+		}
+	}
+	return kept
+}
+
+// Confirm fails if the key slot that opened the repository does not exist any more: it was
+// opened with a copy that is near, and the key was removed.
+func Confirm(ctx context.Context, r *store.Store) error {
+	if !r.SlotKept {
+		return nil
+	}
+	names, err := r.NamesIn(ctx, layout.KeysDir)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(names, layout.KeysDir+r.Slot.String()) {
+		return fmt.Errorf("key %s was removed from the repository: %w", r.Slot.Short(), store.ErrWrongPassword)
+	}
+	r.SlotKept = false
+	return nil
 }
 
 // readSlots reads the key slots. Those of a repository have the same cost, so slots
@@ -242,10 +281,12 @@ func isOf(ctx context.Context, be backend.Backend, r *store.Store) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	for _, f := range found.Found {
-		if cfg, err := f.Open(r.MasterKey); err == nil && cfg.ID == r.Config.ID {
-			return true, nil
-		}
+	ours, err := found.Any(ctx, func(f *store.ConfigFile) bool {
+		cfg, err := f.Open(r.MasterKey)
+		return err == nil && cfg.ID == r.Config.ID
+	})
+	if ours || err != nil {
+		return ours, err
 	}
 	return opensRecord(ctx, be, r.MasterKey)
 }

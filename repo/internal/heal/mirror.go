@@ -92,11 +92,15 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 	if err == nil && len(found.Found) == 0 {
 		err = found.Because(found.Damage)
 	}
+	var ours bool
+	if err == nil {
+		ours, err = found.Any(ctx, h.isOurs)
+	}
+	if err == nil && !ours {
+		err = store.ErrOtherRepository
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the copy: %w", err)
-	}
-	if !slices.ContainsFunc(found.Found, h.isOurs) {
-		return nil, fmt.Errorf("the copy: %w", store.ErrOtherRepository)
 	}
 	// Folders may be lost. Records that only the copy has are reported.
 	if f, ok := r.Backend.(backend.Folders); ok && !opts.DryRun {

@@ -77,11 +77,30 @@ func Read(ctx context.Context, r *store.Store) (*Ledger, error) {
 			return unlisted(ctx, r, err)
 		}
 		if slices.Equal(names, after) {
+			r.LedgerListed.Store(true)
 			l.unite()
 			return l, nil
 		}
 	}
 	return nil, errors.New("the ledger changes faster than it can be read; try again")
+}
+
+// Peek is like Read, but lists the files only once. So it may miss entries that another
+// process moves to another file meanwhile. It is for callers to which this does no harm:
+// those that look for entries which they then confirm with Read, and those that add entries.
+// An entry that is added twice counts once.
+func Peek(ctx context.Context, r *store.Store) (*Ledger, error) {
+	l := &Ledger{files: map[string]*file{}}
+	names, err := r.NamesIn(ctx, layout.LedgerDir)
+	if err != nil {
+		return unlisted(ctx, r, err)
+	}
+	if err := l.load(ctx, r, names); err != nil {
+		return nil, fmt.Errorf("read the ledger: %w", err)
+	}
+	r.LedgerListed.Store(true)
+	l.unite()
+	return l, nil
 }
 
 // unlisted returns the ledger whose files could not be listed, or an error if the store is out
@@ -95,8 +114,12 @@ func unlisted(ctx context.Context, r *store.Store, err error) (*Ledger, error) {
 	return &Ledger{Damaged: []error{d}, Unlisted: d}, nil
 }
 
-// MustList returns an error if nothing can be entered, since the files cannot be listed.
+// MustList returns an error if nothing can be entered, since the files cannot be listed. It
+// does not ask the store if this process has listed them before.
 func MustList(ctx context.Context, r *store.Store) error {
+	if r.LedgerListed.Load() {
+		return nil
+	}
 	_, err := r.NamesIn(ctx, layout.LedgerDir)
 	if err == nil {
 		return nil

@@ -139,6 +139,12 @@ func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock
 		return nil, fmt.Errorf("lock the repository: %w", err)
 	}
 	after := r.Options.Now()
+	if s, ok := r.Backend.(backend.Surveyor); ok {
+		if err := s.Survey(ctx); err != nil {
+			_ = l.remove(ctx)
+			return nil, fmt.Errorf("lock the repository: %w", err)
+		}
+	}
 	// List only after storing this lock: if two processes begin at once, at least
 	// one of them sees the other's lock.
 	locks, err := list(ctx, r, l.body.Session)

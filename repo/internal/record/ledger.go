@@ -20,7 +20,7 @@ const enterAtOnce = 16 << 20
 // those of processes that were killed before they could do it. It returns the ledger, for
 // Enter.
 func EnterOthers(ctx context.Context, r *store.Store) (*ledger.Ledger, error) {
-	l, err := ledger.Read(ctx, r)
+	l, err := ledger.Peek(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -202,6 +202,18 @@ func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return s, nil
 }
 
+// loadKnown is like loadOnce, but takes the record from the ledger if the store is far away:
+// there a record takes as long as a file of the ledger, which has many.
+func loadKnown(ctx context.Context, r *store.Store, known *ledger.Ledger, id layout.FileID) (*Snapshot, error) {
+	if e := known.Get(id); r.Options.Distant && e != nil && len(e.JSON) > 0 {
+		if s, err := parseSnapshot(e.JSON); err == nil {
+			s.ID = id
+			return s, nil
+		}
+	}
+	return loadOnce(ctx, r, id)
+}
+
 // loadOnce is like load, but does not read a record again that it has read before.
 func loadOnce(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
 	name := layout.SnapshotsDir + id.String()
@@ -253,17 +265,27 @@ func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 // List reads the current records of all snapshots, oldest backup first. damaged has
 // an error for each record that cannot be read.
 func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
-	all, err := ReadAll(ctx, r)
+	// While another process merges files of the ledger, Peek may miss entries, and List may
+	// not notice that a record is missing. findMissing confirms what seems to be missing.
+	known, err := ledger.Peek(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := readAll(ctx, r, known)
 	return all.Current, all.Damaged, err
 }
 
-// ReadAll is like List, but also returns superseded records, which interrupted
-// changes leave.
+// ReadAll is like List, but also returns superseded records, which interrupted changes
+// leave. It notices all records that are missing according to the ledger.
 func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 	known, err := ledger.Read(ctx, r)
 	if err != nil {
 		return Snapshots{}, err
 	}
+	return readAll(ctx, r, known)
+}
+
+func readAll(ctx context.Context, r *store.Store, known *ledger.Ledger) (all Snapshots, err error) {
 	var mu sync.Mutex
 	var list []*Snapshot
 	var damaged []error
@@ -276,7 +298,7 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 			if err != nil {
 				return nil // not a record
 			}
-			s, err := loadOnce(gctx, r, id)
+			s, err := loadKnown(gctx, r, known, id)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

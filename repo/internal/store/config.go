@@ -127,45 +127,74 @@ func ContentDirs() []string {
 
 // Configs are the configs that a repository may have.
 type Configs struct {
-	// Found is config and its copies in configs/, in this order, as far as they are not
-	// damaged. A key tells which of them belong to the repository.
+	// Found is config, if it is not damaged, and after LoadCopies its copies in configs/
+	// that differ from it and are not damaged. A key tells which of them belong to the
+	// repository.
 	Found []*ConfigFile
 	// Damage is what is wrong with config, if it is missing, unreadable or damaged.
 	Damage error
+
+	be     backend.Backend
+	config []byte
 	copies []configs.Copy
+	loaded bool
 }
 
-// FindConfigs reads config and its copies without unsealing them. If another program
-// has changed config and this one does not understand it, FindConfigs fails with
-// ErrUnsupported, unless the copies show that config is damaged.
+// FindConfigs reads config without unsealing it, and its copies if config is damaged. If
+// another program has changed config and this one does not understand it, FindConfigs fails
+// with ErrUnsupported, unless the copies show that config is damaged.
 func FindConfigs(ctx context.Context, be backend.Backend) (*Configs, error) {
-	var c Configs
 	b, first, err := readConfig(ctx, be)
+	c := &Configs{Damage: err, be: be, config: b}
 	switch {
 	case err == nil:
 		c.Found = append(c.Found, first)
+		return c, nil
 	case ctx.Err() != nil || errors.Is(err, ErrNotFound):
 		return nil, err
 	}
-	c.Damage = err
-	if c.copies, err = configs.List(ctx, be); err != nil && first == nil {
-		return nil, errors.Join(c.Damage, err)
+	return c, c.LoadCopies(ctx)
+}
+
+// LoadCopies reads the copies of config, unless they were read before. If config is not
+// damaged, it is no error if they cannot be listed.
+func (c *Configs) LoadCopies(ctx context.Context) (err error) {
+	if c.loaded {
+		return nil
 	}
-	equal := func(o configs.Copy) bool { return bytes.Equal(o.Bytes, b) }
+	c.loaded = true
+	first := len(c.Found) > 0
+	if c.copies, err = configs.List(ctx, c.be); err != nil && !first {
+		return errors.Join(c.Damage, err)
+	}
+	equal := func(o configs.Copy) bool { return bytes.Equal(o.Bytes, c.config) }
 	good := slices.DeleteFunc(slices.Clone(c.copies), func(o configs.Copy) bool { return o.Err != nil })
 	if errors.Is(c.Damage, ErrUnsupported) && (len(good) == 0 || slices.ContainsFunc(good, equal)) {
-		return nil, c.Because(c.Damage)
+		return c.Because(c.Damage)
 	}
 	for _, o := range good {
 		f, err := ParseConfig(o.Bytes)
 		switch {
-		case errors.Is(err, ErrUnsupported) && first == nil:
-			return nil, err // config may have been a newer one, too
-		case err == nil && !(first != nil && equal(o)):
+		case errors.Is(err, ErrUnsupported) && !first:
+			return err // config may have been a newer one, too
+		case err == nil && !(first && equal(o)):
 			c.Found = append(c.Found, f)
 		}
 	}
-	return &c, nil
+	return ctx.Err()
+}
+
+// Any reports whether ok is true for config or one of its copies. It reads the copies only
+// if ok is false for config.
+func (c *Configs) Any(ctx context.Context, ok func(*ConfigFile) bool) (bool, error) {
+	if slices.ContainsFunc(c.Found, ok) {
+		return true, nil
+	}
+	tried := len(c.Found)
+	if err := c.LoadCopies(ctx); err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(c.Found[tried:], ok), nil
 }
 
 // Because returns err, an error about config, and adds why the copies of config cannot be
@@ -230,8 +259,8 @@ func (f *ConfigFile) Open(master crypto.Key) (Config, error) {
 // describes.
 func CheckConfig(ctx context.Context, be backend.Backend) error {
 	_, err := ReadConfig(ctx, be)
-	if err != nil && !errors.Is(err, ErrUnsupported) {
-		return err
+	if !errors.Is(err, ErrUnsupported) {
+		return err // a config that can be parsed is in the right form; see configs.Judge
 	}
 	j, failed := configs.Judge(ctx, be)
 	switch {

@@ -79,6 +79,9 @@ func Hopeless(ctx context.Context, load func() error) bool {
 // PutNamed stores a file under the hash of its bytes and returns the hash.
 func (r *Store) PutNamed(ctx context.Context, dir string, b []byte) (layout.FileID, error) {
 	id := layout.FileID(blake.Sum(b))
+	if dir == layout.SnapshotsDir {
+		r.SnapshotsPut.Add(1)
+	}
 	err := r.Backend.Put(ctx, dir+id.String(), b)
 	if r.useReserve && backend.IsNoSpace(err) {
 		if err := r.removeReserve(ctx); err != nil {

@@ -18,7 +18,11 @@ import (
 // LoadIndex reads all index files, as repo.Repo.LoadIndex describes. It fails if the folder
 // of packs is missing.
 func (r *Store) LoadIndex(ctx context.Context) error {
-	if err := r.loadIndex(ctx, true); err != nil || len(r.Index.Packs()) > 0 {
+	load := r.loadIndex
+	if r.Options.Distant {
+		load = r.trustIndex
+	}
+	if err := load(ctx, true); err != nil || len(r.Index.Packs()) > 0 {
 		return err
 	}
 	return r.MustHaveFolder(ctx, layout.PacksDir)
@@ -31,19 +35,43 @@ func (r *Store) LoadListed(ctx context.Context) error {
 	return r.loadIndex(ctx, false)
 }
 
-func (r *Store) loadIndex(ctx context.Context, all bool) error {
-	// Read prune lists before the index. If this process holds a lock, the packs of
-	// a list that is written later are not removed until this process has read that
-	// list.
-	// Lists that cannot be read are passed over, as if this process had not seen them yet.
-	lists, err := r.PruneLists(ctx)
-	if err = Judge(ctx, r.Backend, layout.PrunesDir, err); err != nil && !errors.Is(err, ErrDamaged) {
+// trustIndex loads the index without listing the packs, unless an index file is damaged:
+// a folder of packs can be large, and the store far away. So it does not find out that
+// packs or index files are missing.
+func (r *Store) trustIndex(ctx context.Context, all bool) error {
+	lists, err := r.retiring(ctx)
+	if err != nil {
 		return err
 	}
-	var seen []layout.FileID
-	retiredIndexed, retired := map[pack.ID]bool{}, map[layout.FileID]bool{}
+	x, err := r.ReadIndex(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if len(x.Damage) > 0 { // or another process has replaced an index file meanwhile
+		return r.loadIndex(ctx, all)
+	}
+	return r.use(ctx, x, lists)
+}
+
+// retiring reads the prune lists. It must be called before the index is read: if this
+// process holds a lock, the packs of a list that is written later are not removed until
+// this process has read that list. Lists that cannot be read are passed over, as if this
+// process had not seen them yet.
+func (r *Store) retiring(ctx context.Context) ([]PruneList, error) {
+	lists, err := r.PruneLists(ctx)
+	if err = Judge(ctx, r.Backend, layout.PrunesDir, err); err != nil && !errors.Is(err, ErrDamaged) {
+		return nil, err
+	}
+	return lists, nil
+}
+
+func (r *Store) loadIndex(ctx context.Context, all bool) error {
+	lists, err := r.retiring(ctx)
+	if err != nil {
+		return err
+	}
+	retired := map[layout.FileID]bool{}
 	for _, l := range lists {
-		seen = append(seen, l.ID)
 		for _, id := range l.Packs {
 			retired[id] = true
 		}
@@ -88,17 +116,26 @@ func (r *Store) loadIndex(ctx context.Context, all bool) error {
 			unlisted[id] = true
 		}
 	}
+	r.Missing, r.resized, r.unlisted = missing, resized, unlisted
+	return r.use(ctx, x, lists)
+}
+
+// use makes the index that was read that of the store, and retires the packs of prune lists.
+func (r *Store) use(ctx context.Context, x *IndexFiles, lists []PruneList) error {
+	var seen []layout.FileID
+	r.RetiredIndexed, r.Retired = map[pack.ID]bool{}, map[layout.FileID]bool{}
 	for _, l := range lists {
+		seen = append(seen, l.ID)
 		for _, id := range l.Packs {
+			r.Retired[id] = true
 			if _, listed := x.Pack(pack.ID(id)); listed {
 				x.Retire(pack.ID(id))
-				retiredIndexed[pack.ID(id)] = true
+				r.RetiredIndexed[pack.ID(id)] = true
 			}
 		}
 	}
 	x.Compact()
-	r.Index, r.DamagedIndex, r.Missing, r.resized = x.Index, x.Damage, missing, resized
-	r.RetiredIndexed, r.Retired, r.unlisted = retiredIndexed, retired, unlisted
+	r.Index, r.DamagedIndex = x.Index, x.Damage
 	r.Cache = newBlockCache(r.Options.Cache) // the old cache has blocks of the old index
 	if r.Guard == nil {
 		return nil
@@ -179,23 +216,28 @@ func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*Index
 			x.Add(id, size, h)
 		}
 	}
+	var files []backend.Info
 	err := List(ctx, r.Backend, layout.IndexDir, func(f backend.Info) error {
-		b, err := r.ReadNamed(ctx, f.Name, index.MaxFileSize)
-		if err == nil {
-			err = index.OpenFile(b, r.IndexSealer, add)
-			if err != nil {
-				err = &DamageError{f.Name, err}
-			}
-		}
-		if errors.Is(err, ErrDamaged) {
-			x.Damage = append(x.Damage, err)
-			if errors.Is(err, backend.ErrNotExist) {
-				x.vanished = append(x.vanished, f.Name)
-			}
-			return nil
-		}
-		return err
+		files = append(files, f)
+		return nil
 	})
+	if err == nil {
+		err = r.readAhead(ctx, files, index.MaxFileSize, func(name string, b []byte, err error) error {
+			if err == nil {
+				if err = index.OpenFile(b, r.IndexSealer, add); err != nil {
+					err = &DamageError{name, err}
+				}
+			}
+			if errors.Is(err, ErrDamaged) {
+				x.Damage = append(x.Damage, err)
+				if errors.Is(err, backend.ErrNotExist) {
+					x.vanished = append(x.vanished, name)
+				}
+				return nil
+			}
+			return err
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the index: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
@@ -41,6 +42,14 @@ type Options struct {
 	// NoFsync makes repo.Create note in the config that the file system does not support
 	// fsync.
 	NoFsync bool
+	// Survey makes repo.Open list the folders of a store far away ahead, see
+	// backend.Surveyor. It is for processes that take no lock; a lock does it, too.
+	Survey bool
+	// Distant says that the store is far away, so that it is asked for less: LoadIndex
+	// believes the index files and does not list the packs, so it does not notice that packs
+	// are missing; and snapshots are taken from the ledger, so damaged records that are in
+	// the ledger are not noticed. Checks and repairs do not set it.
+	Distant bool
 	// OnCorrected, if not nil, is called with the name of each pack of which Chunk and
 	// others corrected wrong bytes while reading. It may be called by several goroutines.
 	OnCorrected func(name string)
@@ -96,6 +105,9 @@ type Store struct {
 	Config    Config
 	MasterKey crypto.Key
 	Slot      layout.FileID // the key slot that opened it
+	// SlotKept says that a copy of the slot opened it, and that the slot may not exist any
+	// more; see access.Confirm.
+	SlotKept bool
 	// RenewedSlot is a file that can replace the key slot, if that is of an older
 	// version; otherwise it is nil.
 	RenewedSlot []byte
@@ -136,6 +148,12 @@ type Store struct {
 
 	Guard *Guard // the lock that this process holds, nil for none
 	Watch Watch
+
+	// SnapshotsPut is how many snapshot records this process has put.
+	SnapshotsPut atomic.Int64
+
+	// LedgerListed says that this process could list the files of the ledger.
+	LedgerListed atomic.Bool
 
 	// Parsed has the parsed content of files, by name, so that they need not be read again:
 	// a file never changes. Packages ledger and record use it.
