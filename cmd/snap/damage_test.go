@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -57,6 +58,7 @@ type patient struct {
 	stores map[string]backend.Backend // by the name of a folder in dir
 	seed   byte
 	jump   func(time.Time) time.Time // changes the time, if not nil
+	packs  int                       // size of packs, 16 KiB if it is 0
 }
 
 func newPatient(t *testing.T) *patient {
@@ -73,7 +75,7 @@ func newPatient(t *testing.T) *patient {
 func (p *patient) options() repo.Options {
 	p.seed++
 	o := repotest.Options(p.seed)
-	o.Cost, o.Workers, o.Refresh, o.PackSize = cheap.Cost, 1, -1, 16<<10
+	o.Cost, o.Workers, o.Refresh, o.PackSize = cheap.Cost, 1, -1, cmp.Or(p.packs, 16<<10)
 	o.Now = repotest.Clock(damageNow.Add(time.Duration(p.seed)*time.Hour), time.Second)
 	if now := o.Now; p.jump != nil {
 		o.Now = func() time.Time { return p.jump(now()) }
@@ -102,7 +104,7 @@ func (p *patient) through(dir string, be storage) storage {
 	switch s := p.stores[filepath.Base(dir)].(type) {
 	case nil:
 		return be
-	case folderOnDisk:
+	case storage:
 		return s
 	default:
 		return memoryFolder{s}

@@ -25,6 +25,26 @@ func (a *app) openLocked(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, er
 	return r, nil
 }
 
+// openToList is openLocked for commands that read records only. They need no lock, and in a
+// store far away, it would take as many requests as all the rest.
+func (a *app) openToList(cmd *cobra.Command) (*repo.Repo, error) {
+	a.listing = true
+	r, err := a.open(cmd.Context())
+	if err == nil && !isDistant(a.store) {
+		err = a.takeLock(cmd.Context(), r, repo.LockRead, cmd.CommandPath())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// isDistant reports whether a repository is in a store far away.
+func isDistant(be backend.Backend) bool {
+	_, ok := be.(backend.Surveyor)
+	return ok
+}
+
 // openToRead opens the repository and locks it for reading. It returns the snapshots
 // that specs name, and loads an index that lists all their content.
 func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*repo.Snapshot, error) {

@@ -87,6 +87,8 @@ func (a *app) openRepo(ctx context.Context, be backend.Backend, s secrets, o ope
 	var first error
 	opts := a.options
 	opts.KeyHint = o.hint
+	opts.Distant = isDistant(be)
+	opts.Survey = a.noLock || a.listing
 	opts.OnCorrected = func(name string) {
 		a.warn("a few wrong bytes of %s were corrected while reading; run \"snap repair packs\" to correct the file, and check the disk, the memory and the cable that they come from", name)
 	}

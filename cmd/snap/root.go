@@ -28,6 +28,7 @@ type app struct {
 	options        repo.Options  // options of every repository that is opened or created
 	keyBits        int           // size of the keys of a new pairing; see device.PairOptions
 	store          storage       // files of the last opened repository
+	listing        bool          // the command reads records only
 	// through, if not nil, changes how the files of repositories are read. Tests let a
 	// disk fail with it.
 	through func(dir string, be storage) storage

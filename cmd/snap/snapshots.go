@@ -117,7 +117,7 @@ snapshot added to the repository. NOTE is the note or the reason of the pin.
 			if cmd.Flags().Changed("latest") && latest < 1 {
 				return usageError{fmt.Errorf("--latest takes a number from 1 on, not %d", latest)}
 			}
-			r, err := a.openLocked(cmd, repo.LockRead)
+			r, err := a.openToList(cmd)
 			if err != nil {
 				return err
 			}
