@@ -65,6 +65,18 @@ type Info struct {
 //
 // Full store. If an operation fails because the store is full, [IsNoSpace] reports
 // true for its error.
+//
+// Weaker stores. Some stores cannot refuse to overwrite: file systems without hard links,
+// and object stores that do not support conditional writes. There, Put first finds out
+// whether the name is free. If several Puts of one name run concurrently, more than one may
+// succeed, and the last one replaces the file. Their documentation says so. Hence a caller
+// gives files names that are hashes or random, so that two Puts of one name have equal
+// bytes. No two processes may rely on a Put of another name, such as config, to decide which
+// of them goes on.
+//
+// Lost answers. The answer of a server may get lost after it has carried out an operation.
+// A Put whose answer was lost returns nil if the store has a file of this name with equal
+// bytes. So if two processes put equal bytes under one name, both may succeed.
 type Backend interface {
 	// Put stores a copy of data as a new file. data may be empty.
 	//
@@ -115,7 +127,9 @@ type Backend interface {
 
 	// Delete removes a file. The error is ErrNotExist if it does not exist. When
 	// Delete returns nil or ErrNotExist, the absence is durable. After any other
-	// error, or a crash, the file is either complete or absent.
+	// error, or a crash, the file is either complete or absent. If several Deletes
+	// of one file run concurrently, more than one may return nil: servers often do not
+	// tell which of them removed the file.
 	Delete(ctx context.Context, name string) error
 }
 
@@ -200,8 +214,8 @@ type Keeper interface {
 }
 
 // ReadAll returns the content of a file of at most limit bytes. If the file is
-// larger, ReadAll allocates nothing and returns ErrTooLarge. The caller verifies
-// the bytes.
+// larger, ReadAll returns ErrTooLarge, and allocates nothing if the store says beforehand
+// how large the file is. The caller verifies the bytes.
 func ReadAll(ctx context.Context, b Backend, name string, limit int64) ([]byte, error) {
 	if b, ok := b.(FileReader); ok {
 		return b.ReadFile(ctx, name, limit)

@@ -18,7 +18,7 @@ import (
 // store is in reach, Unreadable asks it for something else.
 func Unreadable(ctx context.Context, b Backend, err error) bool {
 	switch {
-	case err == nil, ctx.Err() != nil:
+	case err == nil, ctx.Err() != nil, errors.Is(err, ErrOutOfReach):
 		return false
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrNoProgress):
 		return true

@@ -34,6 +34,8 @@ func TestUnreadable(t *testing.T) {
 		{syscall.EIO, true}, {syscall.EACCES, true}, {syscall.ESTALE, true}, {syscall.EISDIR, true}, {syscall.EINTR, true},
 		{io.EOF, true}, {io.ErrUnexpectedEOF, true}, {io.ErrNoProgress, true}, {errors.New("of a server"), true},
 		{nil, false}, {backend.ErrNotExist, false}, {backend.ErrTooLarge, false}, {backend.ErrInvalidName, false},
+		{backend.ErrOutOfReach, false}, {fmt.Errorf("%w: %w", backend.ErrOutOfReach, io.ErrUnexpectedEOF), false},
+		{&backend.TemporaryError{Err: backend.ErrOutOfReach}, false}, {&backend.TemporaryError{Err: errors.New("failed")}, true},
 		{backend.ErrNoSpace, false}, {syscall.ENOSPC, false}, {context.Canceled, false}, {context.DeadlineExceeded, false},
 		{syscall.ENODEV, false}, {syscall.ENXIO, false}, {syscall.ETIMEDOUT, false}, {syscall.EMFILE, false}, {syscall.ENOMEM, false},
 	} {
@@ -52,5 +54,21 @@ func TestUnreadable(t *testing.T) {
 	}
 	if backend.Unreadable(ctx, gone, syscall.EIO) || backend.Unreadable(ctx, memory.New(), syscall.EIO) {
 		t.Error("a store that does not answer has one unreadable file")
+	}
+}
+
+func TestTemporary(t *testing.T) {
+	t.Parallel()
+	lost := fmt.Errorf("put a: %w", &backend.TemporaryError{Err: syscall.ECONNRESET})
+	for err, want := range map[error]bool{lost: true, syscall.ECONNRESET: false, context.DeadlineExceeded: false, backend.ErrOutOfReach: false} {
+		if got := backend.Temporary(err); got != want {
+			t.Errorf("Temporary(%v) = %v", err, got)
+		}
+	}
+	if backend.Temporary(nil) {
+		t.Error("no error is temporary")
+	}
+	if !errors.Is(lost, syscall.ECONNRESET) || lost.Error() != "put a: connection reset by peer" {
+		t.Errorf("%v", lost)
 	}
 }
