@@ -16,6 +16,7 @@
 // # Implementations
 //
 //   - local: a folder on a disk or on a mounted share
+//   - s3: a bucket of an object store
 //   - memory: for tests
 //   - fault: wraps another backend and fails as a test plans
 //   - crash: a store whose process dies at a chosen operation
