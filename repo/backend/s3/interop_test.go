@@ -1,0 +1,281 @@
+package s3_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/internal/faultpoint"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/backendtest"
+	"github.com/snap-backup/snap/repo/backend/s3"
+)
+
+// gateway is a running versitygw, an object store in a folder.
+type gateway struct {
+	t    *testing.T
+	path string // of the program
+	args []string
+	addr string
+	cmd  *exec.Cmd
+}
+
+// startGateway starts versitygw, which SNAP_TEST_VERSITYGW or PATH names.
+func startGateway(t *testing.T) *gateway {
+	t.Helper()
+	path := os.Getenv("SNAP_TEST_VERSITYGW")
+	if path == "" {
+		var err error
+		if path, err = exec.LookPath("versitygw"); err != nil {
+			if os.Getenv("SNAP_TEST_INTEROP") != "" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+	dir := t.TempDir()
+	for _, sub := range []string{"data", "versions"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gateway{t: t, path: path, addr: l.Addr().String()}
+	l.Close()
+	g.args = []string{"--port", g.addr, "--quiet", "posix", "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data")}
+	g.start()
+	t.Cleanup(g.kill)
+	return g
+}
+
+// start starts the process and waits until it answers.
+func (g *gateway) start() {
+	g.t.Helper()
+	var log bytes.Buffer
+	g.cmd = exec.Command(g.path, g.args...)
+	g.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+testKeys.ID, "ROOT_SECRET_KEY="+testKeys.Secret)
+	g.cmd.Stdout, g.cmd.Stderr = &log, &log
+	if err := g.cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("tcp", g.addr)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			g.t.Fatalf("versitygw does not answer: %v\n%s", err, log.String())
+		}
+	}
+}
+
+// kill ends the process at once, as a crash does.
+func (g *gateway) kill() {
+	if g.cmd != nil {
+		g.cmd.Process.Kill()
+		g.cmd.Wait()
+		g.cmd = nil
+	}
+}
+
+// open returns a store in a bucket of the gateway, which it makes.
+func (g *gateway) open(t *testing.T, bucketAndPrefix string) *s3.Backend {
+	t.Helper()
+	cfg, err := s3.Parse("s3:http://" + g.addr + "/" + bucketAndPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s3.Create(t.Context(), cfg, s3.Options{Keys: testKeys, MakeBucket: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// TestInteropVersitygw checks each sentence of the contract with a real server.
+func TestInteropVersitygw(t *testing.T) {
+	g := startGateway(t)
+	n := 0
+	backendtest.Run(t, func(t *testing.T) backend.Backend {
+		n++
+		return g.open(t, fmt.Sprintf("bucket/a store %d", n))
+	})
+	t.Run("WithoutPrefix", func(t *testing.T) {
+		backendtest.RunSmall(t, func(t *testing.T) backend.Backend {
+			n++
+			return g.open(t, fmt.Sprintf("bucket-%d", n))
+		})
+	})
+	t.Run("Features", func(t *testing.T) {
+		f, err := g.open(t, "bucket").Probe(t.Context())
+		if want := (s3.Features{ConditionalPut: true, Versioning: s3.Off, ObjectLock: s3.Off}); err != nil || f != want {
+			t.Errorf("Probe = %+v, %v, want %+v", f, err, want)
+		}
+	})
+	t.Run("Refusals", func(t *testing.T) { gatewayRefusals(t, g) })
+}
+
+func gatewayRefusals(t *testing.T, g *gateway) {
+	for _, tt := range []struct {
+		name, bucket string
+		opts         s3.Options
+		want         error
+		text         string
+	}{
+		{"no bucket", "absent", s3.Options{Keys: testKeys}, s3.ErrNoBucket, "make it first"},
+		{"wrong secret", "bucket", s3.Options{Keys: &s3.Keys{ID: "test", Secret: "other"}}, s3.ErrRefused, "the secret of the access key is wrong"},
+		{"unknown key", "bucket", s3.Options{Keys: &s3.Keys{ID: "other", Secret: "other"}}, s3.ErrRefused, "does not know this access key"},
+		{"wrong region", "bucket", s3.Options{Keys: testKeys, Region: "eu-central-1"}, s3.ErrRefused, "AWS_REGION=us-east-1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, err := s3.Parse("s3:http://" + g.addr + "/" + tt.bucket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = s3.Open(t.Context(), cfg, tt.opts)
+			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) || backend.Temporary(err) {
+				t.Errorf("Open = %v, want %q", err, tt.text)
+			}
+		})
+	}
+}
+
+// TestInteropVersitygwRace lets several clients put one name at a time, over connections of
+// their own.
+func TestInteropVersitygwRace(t *testing.T) {
+	g := startGateway(t)
+	var clients []*s3.Backend
+	for range 6 {
+		clients = append(clients, g.open(t, "bucket/race"))
+	}
+	for round := range 30 {
+		name := fmt.Sprintf("locks/%d", round)
+		var won atomic.Int32
+		var winner atomic.Int32
+		var wg sync.WaitGroup
+		for i, b := range clients {
+			wg.Go(func() {
+				switch err := b.Put(t.Context(), name, bytes.Repeat([]byte{byte(i)}, 1+i*50000)); {
+				case err == nil:
+					won.Add(1)
+					winner.Store(int32(i))
+				case !errors.Is(err, backend.ErrExist) && !backend.Temporary(err):
+					t.Errorf("Put = %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		i := int(winner.Load())
+		got, err := backend.ReadAll(t.Context(), clients[0], name, 1<<20)
+		if won.Load() != 1 || err != nil || !bytes.Equal(got, bytes.Repeat([]byte{byte(i)}, 1+i*50000)) {
+			t.Errorf("round %d: %d Puts succeeded, then %d bytes, %v", round, won.Load(), len(got), err)
+		}
+	}
+}
+
+// TestInteropVersitygwKilled kills the server in the middle of operations. Whatever
+// succeeded before must be there afterwards, and no file is partial.
+func TestInteropVersitygwKilled(t *testing.T) {
+	g := startGateway(t)
+	rng := faultpoint.Rand(t)
+	state := map[string][]byte{} // nil: deleted
+	for round := range 4 {
+		b := g.open(t, "bucket/killed")
+		var mu sync.Mutex
+		unsure := map[string][]byte{}
+		var wg sync.WaitGroup
+		ctx, cancel := context.WithCancel(t.Context())
+		for worker := range 4 {
+			seed := rng.Uint64()
+			wg.Go(func() { churn(ctx, t, b, fmt.Sprintf("packs/%d%d/", round, worker), seed, &mu, state, unsure) })
+		}
+		time.Sleep(time.Duration(50+rng.IntN(300)) * time.Millisecond)
+		g.kill()
+		cancel()
+		wg.Wait()
+		g.start()
+		verifyChurn(t, g.open(t, "bucket/killed"), state, unsure)
+	}
+	if len(state) < 20 {
+		t.Errorf("only %d files were put or deleted before the kills", len(state))
+	}
+}
+
+// churn puts, lists and deletes until an operation fails. It notes what is certain in state,
+// and the bytes of the last operation, which may have been carried out, in unsure.
+func churn(ctx context.Context, t *testing.T, b *s3.Backend, dir string, seed uint64, mu *sync.Mutex, state, unsure map[string][]byte) {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("%s%d", dir, i)
+		data := bytes.Repeat([]byte(name), 1+rng.IntN(20000))
+		err := b.Put(ctx, name, data)
+		note := func(to map[string][]byte, data []byte) { mu.Lock(); to[name] = data; mu.Unlock() }
+		if err != nil {
+			note(unsure, data)
+			mustBeLost(ctx, t, err)
+			return
+		}
+		note(state, data)
+		if err := b.List(ctx, dir, func(backend.Info) error { return nil }); err != nil {
+			mustBeLost(ctx, t, err)
+			return
+		}
+		if i%3 == 0 {
+			if err := b.Delete(ctx, name); err != nil {
+				note(unsure, data)
+				mustBeLost(ctx, t, err)
+				return
+			}
+			note(state, nil)
+		}
+	}
+}
+
+func mustBeLost(ctx context.Context, t *testing.T, err error) {
+	if ctx.Err() == nil && (!backend.Temporary(err) || !errors.Is(err, backend.ErrOutOfReach)) {
+		t.Errorf("an operation during a crash of the server = %v, want a temporary error of a store out of reach", err)
+	}
+}
+
+func verifyChurn(t *testing.T, b *s3.Backend, state, unsure map[string][]byte) {
+	listed := map[string]int64{}
+	if err := b.List(t.Context(), "", func(info backend.Info) error { listed[info.Name] = info.Size; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range unsure {
+		got, err := backend.ReadAll(t.Context(), b, name, 1<<20)
+		if errors.Is(err, backend.ErrNotExist) {
+			want = nil
+		} else if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s, whose operation was interrupted, has %d of %d bytes, %v", name, len(got), len(want), err)
+		}
+		state[name] = want
+	}
+	for name, want := range state {
+		if size, ok := listed[name]; ok != (want != nil) || size != int64(len(want)) {
+			t.Errorf("%s is listed %v with %d bytes, want %v, %d", name, ok, size, want != nil, len(want))
+		}
+		if want == nil {
+			continue
+		}
+		if got, err := backend.ReadAll(t.Context(), b, name, 1<<20); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s has %d of %d bytes, %v", name, len(got), len(want), err)
+		}
+	}
+}
