@@ -10,13 +10,15 @@
 //
 // # What it never does
 //
-// It does not know what files contain. It never encrypts, compresses, verifies,
-// caches or retries, and it has no operation that changes an existing file.
+// It does not know what files contain. It never encrypts, compresses, verifies or
+// caches, and it has no operation that changes an existing file. Only package retry
+// repeats operations.
 //
 // # Implementations
 //
 //   - local: a folder on a disk or on a mounted share
 //   - s3: a bucket of an object store
+//   - retry: wraps another backend and repeats what may succeed later
 //   - memory: for tests
 //   - fault: wraps another backend and fails as a test plans
 //   - crash: a store whose process dies at a chosen operation

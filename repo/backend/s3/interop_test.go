@@ -19,6 +19,7 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/backendtest"
+	"github.com/snap-backup/snap/repo/backend/retry"
 	"github.com/snap-backup/snap/repo/backend/s3"
 )
 
@@ -277,5 +278,52 @@ func verifyChurn(t *testing.T, b *s3.Backend, state, unsure map[string][]byte) {
 		if got, err := backend.ReadAll(t.Context(), b, name, 1<<20); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s has %d of %d bytes, %v", name, len(got), len(want), err)
 		}
+	}
+}
+
+// TestInteropVersitygwRetry kills and starts the server while a client that repeats goes on.
+// Nothing fails, and each file has its bytes.
+func TestInteropVersitygwRetry(t *testing.T) {
+	g := startGateway(t)
+	var failures atomic.Int32
+	b := retry.New(g.open(t, "bucket/retry"), retry.Options{First: 20 * time.Millisecond, Longest: 200 * time.Millisecond, Parallel: 4, Report: func(retry.Failure) { failures.Add(1) }})
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for worker := range 6 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				dir := fmt.Sprintf("packs/%d/", worker)
+				name := fmt.Sprintf("%s%d", dir, i%20)
+				data := bytes.Repeat([]byte(name), 20000)
+				if err := b.Put(t.Context(), name, data); err != nil {
+					t.Errorf("Put = %v", err)
+				}
+				if got, err := backend.ReadAll(t.Context(), b, name, 1<<20); err != nil || !bytes.Equal(got, data) {
+					t.Errorf("%s has %d of %d bytes, %v", name, len(got), len(data), err)
+				}
+				if err := b.List(t.Context(), dir, func(backend.Info) error { return nil }); err != nil {
+					t.Errorf("List = %v", err)
+				}
+				if err := b.Delete(t.Context(), name); err != nil {
+					t.Errorf("Delete = %v", err)
+				}
+			}
+		})
+	}
+	for range 5 {
+		time.Sleep(300 * time.Millisecond)
+		g.kill()
+		time.Sleep(100 * time.Millisecond)
+		g.start()
+	}
+	close(done)
+	wg.Wait()
+	if failures.Load() < 5 {
+		t.Errorf("only %d operations failed while the server was killed", failures.Load())
 	}
 }
