@@ -60,10 +60,10 @@ func (d *distant) List(ctx context.Context, prefix string, fn func(backend.Info)
 	return d.Backend.List(ctx, prefix, fn)
 }
 
-func (d *distant) ListRange(ctx context.Context, from, to string, fn func(backend.Info) error) error {
-	d.note("range", from)
+func (d *distant) ListRange(ctx context.Context, after, before string, fn func(backend.Info) error) error {
+	d.note("range", after)
 	return d.Backend.List(ctx, "", func(f backend.Info) error {
-		if f.Name < from || to != "" && f.Name >= to {
+		if f.Name <= after || before != "" && f.Name >= before {
 			return nil
 		}
 		return fn(f)

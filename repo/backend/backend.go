@@ -191,9 +191,10 @@ type FileReader interface {
 
 // RangeLister is a Backend that lists several folders as easily as one.
 type RangeLister interface {
-	// ListRange is like List, for all files whose names are not before from and before to.
-	// If to is empty, they may be any from from on.
-	ListRange(ctx context.Context, from, to string, fn func(Info) error) error
+	// ListRange is like List, for all files whose names are after one string and before
+	// another in byte order. If before is empty, it lists all that are after the first. A
+	// store that cannot do it returns [errors.ErrUnsupported] and calls fn for no file.
+	ListRange(ctx context.Context, after, before string, fn func(Info) error) error
 }
 
 // Surveyor is a Backend that can list all folders but that of the packs ahead, in few

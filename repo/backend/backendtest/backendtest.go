@@ -62,6 +62,7 @@ func checks() []check {
 		{"InvalidNames", invalidNames},
 		{"ListPrefix", listPrefix},
 		{"ListSorted", listSorted},
+		{"ListRange", listRange},
 		{"ListLarge", listLarge},
 		{"ListEndsWithError", listEndsWithError},
 		{"ListCallsBack", listCallsBack},

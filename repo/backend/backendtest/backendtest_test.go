@@ -23,6 +23,19 @@ type broken struct {
 	stat   func(ctx context.Context, name string) (backend.Info, error)
 	list   func(ctx context.Context, prefix string, fn func(backend.Info) error) error
 	delete func(ctx context.Context, name string) error
+	// listRange is called with the sorted files of the store; nil means that it cannot do it.
+	listRange func(all []backend.Info, after, before string, fn func(backend.Info) error) error
+}
+
+func (b *broken) ListRange(ctx context.Context, after, before string, fn func(backend.Info) error) error {
+	if b.listRange == nil {
+		return errors.ErrUnsupported
+	}
+	all, err := collect(ctx, b.Backend, "")
+	if err != nil {
+		return err
+	}
+	return b.listRange(all, after, before, fn)
 }
 
 func (b *broken) Put(ctx context.Context, name string, data []byte) error {
@@ -210,6 +223,11 @@ var faults = []struct {
 			}
 			slices.Reverse(infos)
 			return show(infos, fn)
+		}
+	}},
+	{"lists a range with its limit", []string{"ListRange"}, func(b *broken, _ *memory.Backend) {
+		b.listRange = func(all []backend.Info, after, before string, fn func(backend.Info) error) error {
+			return show(slices.DeleteFunc(all, func(f backend.Info) bool { return f.Name < after || before != "" && f.Name >= before }), fn)
 		}
 	}},
 	{"lists one page", []string{"ListLarge"}, func(b *broken, m *memory.Backend) {

@@ -55,6 +55,29 @@ func listSorted(p *probe) {
 	}
 }
 
+func listRange(p *probe) {
+	b, ok := p.b.(backend.RangeLister)
+	if !ok || errors.Is(b.ListRange(p.ctx, "", "", func(backend.Info) error { return nil }), errors.ErrUnsupported) {
+		return
+	}
+	all := []string{"a", "b-c/d", "b.c", "b/a/z", "b/a0", "b/c", "b0", "b_/c", "c"}
+	for i, name := range all {
+		p.put(name, content(i))
+	}
+	for _, r := range [][2]string{{"", ""}, {"", "b/"}, {"b/", "b0"}, {"b0", ""}, {"b/b", "b_/d"}, {"c", ""}, {"d", "a"}, {"", "a"}} {
+		want := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return name <= r[0] || r[1] != "" && name >= r[1] })
+		var got []backend.Info
+		err := b.ListRange(p.ctx, r[0], r[1], func(info backend.Info) error { got = append(got, info); return nil })
+		if err != nil || !slices.Equal(names(got), want) {
+			p.failf("ListRange(%q, %q) shows %q, want %q; error %v", r[0], r[1], names(got), want, err)
+		}
+	}
+	stop := errors.New("stop")
+	if err := b.ListRange(p.ctx, "", "", func(backend.Info) error { return stop }); err != stop { //nolint:errorlint // unchanged
+		p.failf("ListRange returns %v, want the error of its caller", err)
+	}
+}
+
 // largeList is a number of files that servers cannot list in one response: they
 // commonly list at most 1000.
 const largeList = 1100

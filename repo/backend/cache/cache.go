@@ -43,7 +43,7 @@ const (
 	configName    = "config"
 	maxConfigSize = 64 << 10
 	packsFolder   = "packs/"
-	afterPacks    = "packs0" // the first name after all packs
+	afterPacks    = "packs0" // is after all packs and before all other folders
 	locksFolder   = "locks/"
 	// maxKept bounds the length of a pack that is kept, in bytes.
 	maxKept = 64 << 20
@@ -67,7 +67,7 @@ type Backend struct {
 
 	dir    string
 	fetch  singleflight.Group
-	proven sync.Map // names of packs whose copies have the right hash
+	proven sync.Map     // names of packs whose copies have the right hash
 	packs  atomic.Int64 // bytes of the packs that this process has put
 	stats  struct{ hits, fetched atomic.Int64 }
 
@@ -245,10 +245,14 @@ func (b *Backend) Survey(ctx context.Context) error {
 	b.setAhead(nil)
 	// Prune lists and snapshots must be listed before the index, see store.Store.LoadIndex
 	// and repo.Repo.FindIndexed.
-	if err := store.ListRange(ctx, afterPacks, "", note); err != nil {
-		return err
+	err := store.ListRange(ctx, afterPacks, "", note)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return nil
 	}
-	if err := store.ListRange(ctx, "", packsFolder, note); err != nil {
+	if err == nil {
+		err = store.ListRange(ctx, "", packsFolder, note)
+	}
+	if err != nil {
 		return err
 	}
 	b.setAhead(ahead)

@@ -106,9 +106,24 @@ func (s *series) progressed() { s.attempts = 0 }
 
 // List implements [backend.Backend].
 func (r *retrier) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
-	l := listing{s: series{r: r, op: "list", name: prefix}, fn: fn}
+	return r.list(ctx, prefix, fn, func(ctx context.Context, fn func(backend.Info) error) error { return r.inner.List(ctx, prefix, fn) })
+}
+
+// ListRange implements [backend.RangeLister].
+func (r *retrier) ListRange(ctx context.Context, after, before string, fn func(backend.Info) error) error {
+	inner, ok := r.inner.(backend.RangeLister)
+	if !ok {
+		return errors.ErrUnsupported
+	}
+	return r.list(ctx, after, fn, func(ctx context.Context, fn func(backend.Info) error) error {
+		return inner.ListRange(ctx, after, before, fn)
+	})
+}
+
+func (r *retrier) list(ctx context.Context, name string, fn func(backend.Info) error, do func(context.Context, func(backend.Info) error) error) error {
+	l := listing{s: series{r: r, op: "list", name: name}, fn: fn}
 	for {
-		err := l.attempt(ctx, r.inner, prefix)
+		err := l.attempt(ctx, do)
 		if l.err != nil {
 			return l.err
 		}
@@ -130,12 +145,12 @@ type listing struct {
 
 // attempt lists once. The time limit is for each file: the time that fn takes does not
 // count, and a listing may be long.
-func (l *listing) attempt(ctx context.Context, b backend.Backend, prefix string) error {
+func (l *listing) attempt(ctx context.Context, list func(context.Context, func(backend.Info) error) error) error {
 	limited, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l.timer = time.AfterFunc(baseLimit, cancel)
 	defer l.timer.Stop()
-	return overdue(ctx, limited, baseLimit, b.List(limited, prefix, l.show))
+	return overdue(ctx, limited, baseLimit, list(limited, l.show))
 }
 
 func (l *listing) show(info backend.Info) error {

@@ -93,11 +93,12 @@ type retrier struct {
 }
 
 var (
-	_ backend.Backend    = (*retrier)(nil)
-	_ backend.FileReader = (*retrier)(nil)
-	_ backend.Freer      = (*retrier)(nil)
-	_ backend.NoFsyncer  = (*retrier)(nil)
-	_ backend.Folders    = (*folders)(nil)
+	_ backend.Backend     = (*retrier)(nil)
+	_ backend.FileReader  = (*retrier)(nil)
+	_ backend.Freer       = (*retrier)(nil)
+	_ backend.NoFsyncer   = (*retrier)(nil)
+	_ backend.RangeLister = (*retrier)(nil)
+	_ backend.Folders     = (*folders)(nil)
 )
 
 // New returns a backend that repeats the operations of b. It has the optional methods of

@@ -43,11 +43,30 @@ func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
 	}
 	if err == nil {
 		err = b.put(ctx, name, data, conditional)
+		if errors.Is(err, backend.ErrExist) {
+			err = b.replaceGhost(ctx, name, data, err)
+		}
 	}
 	if err != nil {
 		return b.opError("put", name, err)
 	}
 	return nil
+}
+
+// replaceGhost returns exists, the error for an object that exists, if the store can show that
+// object. A gateway that was killed, such as versitygw, can leave one that it refuses to
+// overwrite and does not show. Callers take it for stored, so it must not count as a file. If
+// its name is a hash, the object can only be one with the same bytes, and is overwritten.
+func (b *Backend) replaceGhost(ctx context.Context, name string, data []byte, exists error) error {
+	switch _, err := b.stat(ctx, name); {
+	case err == nil:
+		return exists
+	case !errors.Is(err, backend.ErrNotExist):
+		return err
+	case !backend.IsHashed(name):
+		return errors.New("the store says that this object exists, and also that it does not; delete it with a program of the store")
+	}
+	return b.put(ctx, name, data, false)
 }
 
 // knowConditional reports whether the store supports conditional requests.

@@ -176,13 +176,32 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 	if err := backend.ValidPrefix(prefix); err != nil {
 		return failure("list", b.cfg.String(), err)
 	}
+	return b.list(ctx, prefix, "", func(f backend.Info) (bool, error) { return true, fn(f) })
+}
+
+// ListRange implements [backend.RangeLister].
+func (b *Backend) ListRange(ctx context.Context, after, before string, fn func(backend.Info) error) error {
+	return b.list(ctx, "", after, func(f backend.Info) (bool, error) {
+		if before != "" && f.Name >= before {
+			return false, nil
+		}
+		return true, fn(f)
+	})
+}
+
+// list calls fn for the files below a prefix whose names are after another, until it
+// returns false or an error.
+func (b *Backend) list(ctx context.Context, prefix, after string, fn func(backend.Info) (bool, error)) error {
 	if err := ctx.Err(); err != nil {
 		return b.opError("list", prefix, err)
 	}
 	var ferr error // of fn, which List returns unchanged
 	err := b.call(ctx, func(ctx context.Context) error {
-		last := ""
-		for object := range b.client.ListObjectsIter(ctx, b.cfg.Bucket, b.listing(prefix, 0)) {
+		opts, last := b.listing(prefix, 0), ""
+		if after != "" {
+			opts.StartAfter = b.key(after)
+		}
+		for object := range b.client.ListObjectsIter(ctx, b.cfg.Bucket, opts) {
 			if object.Err != nil {
 				return object.Err
 			}
@@ -194,10 +213,11 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 				return fmt.Errorf("the store lists %.200q after %.200q (use a kind of bucket that lists objects in order)", object.Key, last)
 			}
 			last = object.Key
-			if backend.ValidName(name) != nil {
+			if backend.ValidName(name) != nil || after != "" && name <= after { // some stores do not know StartAfter
 				continue
 			}
-			if ferr = fn(backend.Info{Name: name, Size: object.Size, Modified: object.LastModified}); ferr != nil {
+			more := true
+			if more, ferr = fn(backend.Info{Name: name, Size: object.Size, Modified: object.LastModified}); ferr != nil || !more {
 				return nil
 			}
 		}

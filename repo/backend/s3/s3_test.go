@@ -82,7 +82,7 @@ func TestConditionalPuts(t *testing.T) {
 				t.Errorf("conditions %d: the store has %q", c, got)
 			}
 		}
-		want := []string{"PUT config", "PUT config", "PUT " + hashed, "PUT " + hashed}
+		want := []string{"PUT config", "PUT config", "HEAD config", "PUT " + hashed, "PUT " + hashed, "HEAD " + hashed}
 		if c != honoured {
 			want = []string{"HEAD config", "PUT config", "HEAD config", "HEAD " + hashed, "PUT " + hashed, "HEAD " + hashed}
 		}
@@ -101,6 +101,35 @@ func TestConditionalPuts(t *testing.T) {
 }
 
 // TestProbe asks for settings of buckets.
+// A gateway that was killed can leave an object that it neither shows nor overwrites.
+func TestGhosts(t *testing.T) {
+	hashed := "packs/ab/" + strings.Repeat("ab", 32)
+	f := &fake{}
+	b := f.open(t)
+	if err := b.Put(t.Context(), "first", nil); err != nil { // so that it knows of conditions
+		t.Fatal(err)
+	}
+	f.before = func(w http.ResponseWriter, r *http.Request, _ string) bool {
+		if r.Header.Get("If-None-Match") == "" {
+			return false
+		}
+		answer(w, http.StatusPreconditionFailed, "PreconditionFailed")
+		return true
+	}
+	if err := b.Put(t.Context(), hashed, []byte("bytes")); err != nil {
+		t.Errorf("a file that is named by its hash: %v", err)
+	}
+	if got, err := backend.ReadAll(t.Context(), b, hashed, 100); err != nil || string(got) != "bytes" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := b.Put(t.Context(), hashed, []byte("bytes")); !errors.Is(err, backend.ErrExist) {
+		t.Errorf("an object that is there: %v", err)
+	}
+	if err := b.Put(t.Context(), "reserve", nil); err == nil || errors.Is(err, backend.ErrExist) {
+		t.Errorf("another file: %v", err)
+	}
+}
+
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	f := &fake{versioning: "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"}
