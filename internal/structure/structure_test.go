@@ -87,6 +87,7 @@ var libraryUsers = []struct {
 	{"github.com/klauspost/compress", []string{"pack/...", "repo/repotest"}},
 	{"github.com/klauspost/reedsolomon", []string{"repo/parity"}},
 	{"github.com/minio/minio-go", []string{"repo/backend/s3"}},
+	{"github.com/pkg/sftp", []string{"repo/backend/sftp"}},
 	{"github.com/restic/chunker", []string{"chunk"}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
 	{"github.com/zalando/go-keyring", []string{"internal/keyring"}},

@@ -19,6 +19,7 @@
 //   - local: a folder on a disk or on a mounted share
 //   - s3: a bucket of an object store
 //   - retry: wraps another backend and repeats what may succeed later
+//   - sftp: a folder of an SFTP server
 //   - memory: for tests
 //   - fault: wraps another backend and fails as a test plans
 //   - crash: a store whose process dies at a chosen operation

@@ -1,5 +1,10 @@
 package backend
 
+import "errors"
+
+// ErrNoFsync says that a file system does not support fsync.
+var ErrNoFsync = errors.New("this file system does not support fsync, so a power cut can lose files that were stored")
+
 // NoFsyncer is a Backend whose files may be on a file system that does not support
 // fsync, such as some network shares.
 type NoFsyncer interface {

@@ -94,3 +94,16 @@ func IsHashed(name string) bool {
 	last := name[strings.LastIndexByte(name, '/')+1:]
 	return len(last) == 64 && strings.Trim(last, "0123456789abcdef") == ""
 }
+
+// IsSystemEntry reports whether operating systems create files or folders of this name in
+// a folder that people consider empty. No repository has a file of such a name.
+func IsSystemEntry(name string) bool {
+	if strings.HasPrefix(name, ".") {
+		return true
+	}
+	switch strings.ToLower(name) {
+	case "lost+found", "system volume information", "$recycle.bin", "desktop.ini", "thumbs.db":
+		return true
+	}
+	return false
+}

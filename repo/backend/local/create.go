@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -42,7 +41,7 @@ func (b *Backend) mustBeEmpty() error {
 		return b.opError("create", ".", "list", err)
 	}
 	for _, e := range entries {
-		if isSystemEntry(e.Name()) || e.Name() == tmpFolder && e.IsDir() {
+		if backend.IsSystemEntry(e.Name()) || e.Name() == tmpFolder && e.IsDir() {
 			continue
 		}
 		file, err := b.firstFile(e.Name(), e)
@@ -74,16 +73,4 @@ func (b *Backend) firstFile(name string, e fs.DirEntry) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// isSystemEntry reports whether operating systems create files of this name.
-func isSystemEntry(name string) bool {
-	if strings.HasPrefix(name, ".") {
-		return true
-	}
-	switch strings.ToLower(name) {
-	case "lost+found", "system volume information", "$recycle.bin", "desktop.ini", "thumbs.db":
-		return true
-	}
-	return false
 }

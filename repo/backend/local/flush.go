@@ -1,15 +1,14 @@
 package local
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/snap-backup/snap/internal/filesystem"
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// ErrNoFsync says that a file system does not support fsync.
-var ErrNoFsync = errors.New("this file system does not support fsync, so a power cut can lose files that were stored")
+// ErrNoFsync is [backend.ErrNoFsync].
+var ErrNoFsync = backend.ErrNoFsync
 
 var _ backend.NoFsyncer = (*Backend)(nil)
 
