@@ -217,11 +217,11 @@ func isSame(address string, c Config) bool {
 	return err == nil && again == c
 }
 
-// login returns the arguments of ssh for a person who tries to log in.
-func (c Config) login() string {
-	s := "ssh "
+// login returns the command by which a person tries to log in, with ssh or sftp.
+func (c Config) login(program, portFlag string) string {
+	s := program + " "
 	if c.Port != 0 {
-		s += fmt.Sprintf("-p %d ", c.Port)
+		s += fmt.Sprintf("%s %d ", portFlag, c.Port)
 	}
 	if c.User != "" {
 		s += c.User + "@"

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/pkg/sftp"
@@ -62,12 +64,18 @@ func (b *Backend) connectError(reason, handshake error) error {
 		return fmt.Errorf("%w: %w", errInterrupted, context.Canceled)
 	}
 	err := reason
-	if err == nil {
-		err = handshake
+	switch {
+	case reason == nil && errors.Is(handshake, io.ErrUnexpectedEOF):
+		err = errSilent
+	case reason == nil && handshake != nil:
+		err = &advice{errGarbled, fmt.Sprintf("try %q: if anything is printed before its prompt, remove that from the start file of the shell there", b.config.login("sftp", "-P"))}
 	}
-	hint, passes := b.connectHint(err)
-	if _, ok := errors.AsType[*said](reason); !ok && handshake != nil && hint == "" {
-		hint = fmt.Sprintf("try %q; if that prints anything before the prompt, remove it from the shell's start file there", "sftp "+strings.TrimPrefix(b.config.login(), "ssh "))
+	line, hint, passes := b.connectHint(err)
+	if line != "" {
+		err = errors.New(line)
+	}
+	if a, ok := errors.AsType[*advice](err); ok {
+		hint = a.hint
 	}
 	err = &advice{fmt.Errorf("cannot connect: %w%w", err, quiet{backend.ErrOutOfReach}), hint}
 	if passes {
@@ -76,21 +84,24 @@ func (b *Backend) connectError(reason, handshake error) error {
 	return err
 }
 
+var errSilent = errors.New("the program ended without an answer")
+
 // connectHint says what to do about an error of ssh, and whether the error may pass by
-// itself. The texts are OpenSSH's, which has no translations.
-func (b *Backend) connectHint(err error) (hint string, passes bool) {
+// itself. line is the part of ssh's words that matters; "" for all. The texts are OpenSSH's,
+// which has no translations.
+func (b *Backend) connectHint(err error) (line, hint string, passes bool) {
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		return "install OpenSSH's client, or name another program with sftp.command", false
+		return "", "install OpenSSH's client, or name another program with sftp.command", false
 	}
-	text := err.Error()
+	lines := strings.Split(err.Error(), "; ")
 	for _, k := range []struct {
 		text, hint string
 		passes     bool
 	}{
-		{"IDENTIFICATION HAS CHANGED", "the server has another key than before: it was reinstalled, or somebody pretends to be it; if you know why, run \"ssh-keygen -R HOST\" and then \"SSH\"", false},
-		{"Host key verification failed", "run \"SSH\" once, compare the fingerprint with that of the server, and accept it", false},
-		{"No matching host key", "run \"SSH\" to see more", false},
-		{"Permission denied", "\"SSH\" must log in without a password: put your key there with \"ssh-copy-id\", and load it into ssh-agent if it has a passphrase", false},
+		{"has changed and you have requested", "the server was reinstalled, or somebody pretends to be it; if you know why, run \"ssh-keygen -R {host}\" and then \"{ssh}\"", false},
+		{"Host key verification failed", "run \"{ssh}\" once, compare the fingerprint with that of the server, and accept it", false},
+		{"No matching host key", "run \"{ssh}\" to see more", false},
+		{"Permission denied", "\"{ssh}\" must log in without a password: put your key there with \"ssh-copy-id\", and load it into ssh-agent if it has a passphrase", false},
 		{"Too many authentication failures", "choose one key with IdentityFile and IdentitiesOnly in ~/.ssh/config", false},
 		{"subsystem request failed", "turn on SFTP on the server", false},
 		{"Temporary failure in name resolution", "check the network of this computer", true},
@@ -103,22 +114,22 @@ func (b *Backend) connectHint(err error) (hint string, passes bool) {
 		{"Connection reset", "the server may be starting, or refuse connections of this computer for some time", true},
 		{"Broken pipe", "", true},
 	} {
-		if strings.Contains(text, k.text) {
-			hint := strings.ReplaceAll(k.hint, "SSH", b.config.login())
-			return strings.ReplaceAll(hint, "HOST", b.knownHost()), k.passes
+		if at := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, k.text) }); at >= 0 {
+			hint := strings.ReplaceAll(k.hint, "{ssh}", b.config.login("ssh", "-p"))
+			return lines[at], strings.ReplaceAll(hint, "{host}", b.knownHost()), k.passes
 		}
 	}
-	return "", false
+	return "", "", false
 }
 
 const inReach = "check that the server is on, and in reach of this network"
 
-// knownHost returns the host as known_hosts has it.
+// knownHost returns the host as known_hosts has it, in quotes if a shell needs them.
 func (b *Backend) knownHost() string {
 	if b.config.Port == 0 || b.config.Port == 22 {
 		return b.config.Host
 	}
-	return fmt.Sprintf("[%s]:%d", b.config.Host, b.config.Port)
+	return fmt.Sprintf("'[%s]:%d'", b.config.Host, b.config.Port)
 }
 
 // The codes of SFTP's failures that this package distinguishes. Those above 8 are of later

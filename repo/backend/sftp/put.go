@@ -49,7 +49,7 @@ func (b *Backend) put(ctx context.Context, c *conn, name string, data []byte) er
 	if err != nil {
 		return b.explain(c, fmt.Errorf("create temporary file: %w", err), 1)
 	}
-	if err := b.fill(ctx, c, f, data); err != nil {
+	if err := b.fill(ctx, c, temp, f, data); err != nil {
 		b.discard(c, temp, f)
 		return b.explain(c, err, len(data))
 	}
@@ -103,16 +103,18 @@ func isFolder(c *conn, path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// fill writes data to a new file, and flushes it.
-func (b *Backend) fill(ctx context.Context, c *conn, f *sftp.File, data []byte) error {
-	private := async(func() error { return f.Chmod(0o600) }) // until its group is known
+// fill writes data to a new file, and flushes it. The client allows one call at a time for
+// an open file, so the calls that run beside others name the file by its path.
+func (b *Backend) fill(ctx context.Context, c *conn, temp string, f *sftp.File, data []byte) error {
+	// Until its group is known, the file is private. File systems without modes refuse.
+	private := async(func() error { return c.client.Chmod(b.path(temp), 0o600) })
 	_, err := f.ReadFromWithConcurrency(&cancellable{ctx, bytes.NewReader(data)}, max(1, min(writesAtATime, len(data)>>15+1)))
-	<-private // a file system without modes refuses
+	_ = <-private
 	if err != nil {
 		return wrapStep("write", err)
 	}
 	flushed := async(func() error { return b.flush(c, f) })
-	info, err := f.Stat()
+	info, err := c.client.Lstat(b.path(temp))
 	if err := <-flushed; err != nil {
 		return wrapStep("flush", err)
 	}
@@ -236,7 +238,7 @@ func (b *Backend) publish(c *conn, temp, name string) error {
 		b.discard(c, temp, nil)
 		return nil
 	})
-	defer func() { <-removed }()
+	defer func() { _ = <-removed }()
 	if errors.Is(err, fs.ErrExist) {
 		return b.putExisting(c, name)
 	}
