@@ -69,6 +69,16 @@ func async(request func() error) <-chan error {
 	return done
 }
 
+// beside is async for a request whose failure does not matter.
+func beside(request func()) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		request()
+		close(done)
+	}()
+	return func() { <-done }
+}
+
 // discard removes a temporary file. If that fails, RemoveStale does it later.
 func (b *Backend) discard(c *conn, temp string, f *sftp.File) {
 	if temp == "" || c.broken() {
@@ -107,9 +117,9 @@ func isFolder(c *conn, path string) bool {
 // an open file, so the calls that run beside others name the file by its path.
 func (b *Backend) fill(ctx context.Context, c *conn, temp string, f *sftp.File, data []byte) error {
 	// Until its group is known, the file is private. File systems without modes refuse.
-	private := async(func() error { return c.client.Chmod(b.path(temp), 0o600) })
+	private := beside(func() { _ = c.client.Chmod(b.path(temp), 0o600) })
 	_, err := f.ReadFromWithConcurrency(&cancellable{ctx, bytes.NewReader(data)}, max(1, min(writesAtATime, len(data)>>15+1)))
-	_ = <-private
+	private()
 	if err != nil {
 		return wrapStep("write", err)
 	}
@@ -231,14 +241,12 @@ func (b *Backend) publish(c *conn, temp, name string) error {
 		}
 	}
 	// After a link the name in tmp still exists, after a rename it does not.
-	removed := async(func() error {
-		if err == nil && (b.noLink.Load() || !c.has(linkExtension)) {
-			return nil
+	removed := beside(func() {
+		if err != nil || c.has(linkExtension) && !b.noLink.Load() {
+			b.discard(c, temp, nil)
 		}
-		b.discard(c, temp, nil)
-		return nil
 	})
-	defer func() { _ = <-removed }()
+	defer removed()
 	if errors.Is(err, fs.ErrExist) {
 		return b.putExisting(c, name)
 	}
