@@ -59,7 +59,7 @@ func (b *Backend) connect(ctx context.Context) (*conn, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, b.connectError(c.reason, err)
+		return nil, b.connectError(c.reason, c.cause)
 	}
 	l.connected()
 	c.client = client

@@ -137,6 +137,7 @@ func (r *filteredReader) Read(p []byte) (int, error) {
 // operation must fail with an error that is temporary, the next one must connect again,
 // and each file must be absent or complete.
 func TestInteropCut(t *testing.T) {
+	t.Parallel()
 	server := opensshServer(t)
 	ctx := context.Background()
 	data := bytes.Repeat([]byte("0123456789"), 20_000)
@@ -213,6 +214,7 @@ func TestInteropCut(t *testing.T) {
 
 // TestInteropManyInFlight kills the server while many operations run.
 func TestInteropManyInFlight(t *testing.T) {
+	t.Parallel()
 	f := &filter{server: opensshServer(t)}
 	b := create(t, folder(t), Options{dial: f.dial})
 	for round := range 3 {
@@ -254,6 +256,7 @@ func TestInteropManyInFlight(t *testing.T) {
 // A server that stops answering must not keep an operation longer than its context and a
 // short time.
 func TestInteropHang(t *testing.T) {
+	t.Parallel()
 	f := &filter{server: opensshServer(t)}
 	b := create(t, folder(t), Options{dial: f.dial})
 	put(t, b, "config", "x")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os/exec"
 	"slices"
@@ -58,16 +57,16 @@ func (b *Backend) hint(err error) string {
 }
 
 // connectError returns why no connection was made. reason is what ssh says, handshake what
-// was wrong with the server's first answer.
+// went wrong before the server's first answer.
 func (b *Backend) connectError(reason, handshake error) error {
 	if errors.Is(reason, errInterrupted) {
 		return fmt.Errorf("%w: %w", errInterrupted, context.Canceled)
 	}
 	err := reason
 	switch {
-	case reason == nil && errors.Is(handshake, io.ErrUnexpectedEOF):
+	case reason == nil && handshake != nil && !errors.Is(handshake, errGarbled):
 		err = errSilent
-	case reason == nil && handshake != nil:
+	case reason == nil:
 		err = &advice{errGarbled, fmt.Sprintf("try %q: if anything is printed before its prompt, remove that from the start file of the shell there", b.config.login("sftp", "-P"))}
 	}
 	line, hint, passes := b.connectHint(err)

@@ -84,6 +84,7 @@ func onDisk(t testing.TB, c Config) (names []string) {
 }
 
 func TestInteropBackend(t *testing.T) {
+	t.Parallel()
 	server := opensshServer(t)
 	backendtest.Run(t, func(t *testing.T) backend.Backend {
 		return create(t, folder(t), Options{Command: server})
@@ -112,6 +113,7 @@ func goServer() (link, error) {
 }
 
 func TestWithoutExtensions(t *testing.T) {
+	t.Parallel()
 	if err := pkgsftp.SetSFTPExtensions(); err != nil {
 		t.Fatal(err)
 	}

@@ -154,6 +154,7 @@ func run(t *testing.T, name string, args ...string) {
 }
 
 func TestInteropSSHD(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("logging in takes time")
 	}
@@ -166,6 +167,7 @@ func TestInteropSSHD(t *testing.T) {
 // TestInteropSSHDDies kills the processes that serve the connections in the middle of
 // puts, lists and deletes.
 func TestInteropSSHDDies(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("logging in takes time")
 	}
@@ -228,6 +230,7 @@ func TestInteropSSHDDies(t *testing.T) {
 
 // TestInteropSSHMessages checks what people read if ssh cannot log in.
 func TestInteropSSHMessages(t *testing.T) {
+	t.Parallel()
 	s := startSSHD(t)
 	s.write(t, "unknown", "")
 	s.write(t, "changed", fmt.Sprintf("[127.0.0.1]:%d %s", s.port, s.read(t, "user.pub")))
@@ -248,7 +251,7 @@ func TestInteropSSHMessages(t *testing.T) {
 		{"no server", closed, s.options("user", "known"), []string{"Connection refused", "check that the SSH server runs there, and its port"}, true},
 		{"no host", nowhere, s.options("user", "known"), []string{"resolve hostname"}, false},
 		{"no program", c, Options{Command: "no-such-program"}, []string{"run no-such-program", "install OpenSSH"}, false},
-		{"not SFTP", c, Options{Command: "echo Welcome to this computer"}, []string{"not SFTP", fmt.Sprintf(`"sftp -P %d 127.0.0.1"`, s.port), "start file"}, false},
+		{"not SFTP", c, Options{Command: "sh -c 'echo Welcome to this computer; cat >/dev/null'"}, []string{"not SFTP", fmt.Sprintf(`"sftp -P %d 127.0.0.1"`, s.port), "start file"}, false},
 		{"ends at once", c, Options{Command: "sh -c 'echo Go away >&2; exit 3'"}, []string{"cannot connect: Go away"}, false},
 		{"says nothing", c, Options{Command: "false"}, []string{"cannot connect: exit status 1"}, false},
 		{"ends well", c, Options{Command: "true"}, []string{"ended without an answer"}, false},

@@ -36,6 +36,7 @@ func TestTerminalChild(t *testing.T) {
 
 // TestInteropTerminal lets a program in the place of ssh ask at a terminal.
 func TestInteropTerminal(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ typed, want string }{
 		{"secret\n", `the answer is "secret\n", <nil>`},
 		{"\x03", "ended with ssh was interrupted"}, // Ctrl-C ends the program that asks, and no other
