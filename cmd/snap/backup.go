@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
@@ -45,14 +44,20 @@ func (a *app) backupCommand() *cobra.Command {
 	var opt host.BackupOptions
 	var source backupPassword
 	var all bool
+	var jobs int
 	var limit, host, checkpoint string
 	cmd := &cobra.Command{
 		Use:   "backup [DEVICE...]",
 		Short: "Back up connected devices",
 		Long: `Backs up iPhones and iPads that are connected by cable or Wi-Fi, each to a
 snapshot. DEVICE is a UDID, a name, or the beginning of either. It may be
-omitted if only one device is connected. Several devices are backed up at the
-same time.
+omitted if only one device is connected.
+
+Several devices are backed up at the same time, as many as --jobs says; the
+others wait for their turn. snap first checks all devices and asks for all
+backup passwords, then it asks nothing more. If one backup fails, the others
+continue. The summary at the end begins with what failed. A device asks for its
+passcode when its turn comes; with a large --jobs all devices ask at once.
 
 A device sends what changed since its last snapshot, even if that snapshot was
 imported from a folder. From iOS 15.7 on, except with iOS 16.0, a device with a
@@ -97,6 +102,9 @@ exit code is 20.`,
 			if all && len(argv) > 0 {
 				return usageError{errors.New("name devices or give --all, not both")}
 			}
+			if jobs < 1 {
+				return usageError{errors.New("--jobs takes a number of at least 1")}
+			}
 			m, entries, err := a.chosenDevices(ctx, a.deviceNames(argv), all)
 			if err != nil {
 				return err
@@ -121,18 +129,20 @@ exit code is 20.`,
 			}
 			defer clearAll(opt.Passwords)
 			opt.KeepPassword = source.keep
-			opt.Workers = max(1, runtime.GOMAXPROCS(0)/len(entries))
+			opt.Workers = max(1, runtime.GOMAXPROCS(0)/min(jobs, len(entries)))
 			h, err := a.newHost(m, r, host)
 			if err != nil {
 				return err
 			}
-			return a.backupAll(ctx, h, entries, opt)
+			return a.backupAll(ctx, h, entries, opt, jobs)
 		},
 	}
 	source.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
 	f.BoolVar(&all, "all", false, "back up all connected devices")
+	f.IntVarP(&jobs, "jobs", "j", defaultJobs(), "back up at most this `number` of devices at the same time (default: that of the processors, at least 4)")
+	f.Lookup("jobs").DefValue = "0" // the usage says more
 	f.BoolVar(&opt.Full, "full", false, "have the device send all files, not only changed ones")
 	f.BoolVar(&opt.IgnoreSpace, "ignore-space", false, "go on even if a device asks for more space than the repository has; devices may overestimate what they will send")
 	f.BoolVar(&opt.AllowIncomplete, "allow-incomplete", false, "also store what a device has sent if its backup breaks off or is damaged, and mark the snapshot")
@@ -143,6 +153,10 @@ exit code is 20.`,
 	f.StringVar(&limit, "spool-limit", bytesFlag(receive.DefaultSpoolLimit), "largest `size` of the spool folder, such as 500M or 64G")
 	return cmd
 }
+
+// defaultJobs is how many devices are backed up at the same time. A device is often
+// slower than a computer, so there are some even with few processors.
+func defaultJobs() int { return max(4, runtime.GOMAXPROCS(0)) }
 
 // chosenDevices returns the devices to back up: all, those that argv names (each only
 // once), or the only connected one.
@@ -212,49 +226,6 @@ func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(),
 	return r, a.releaseLock, nil
 }
 
-// backupAll backs up devices at the same time. If one backup fails, the others
-// continue.
-func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry, opt host.BackupOptions) error {
-	results := make([]backupResult, len(entries))
-	errs := make([]error, len(entries))
-	board := a.newBoard(ctx, h.Mux, entries)
-	var wait sync.WaitGroup
-	for i, e := range entries {
-		wait.Go(func() {
-			own := opt
-			view := board.views[i]
-			own.Progress, own.Ask = view.storing, a.askForBackup(board)
-			res, err := h.Backup(ctx, e, own, view)
-			view.done()
-			switch {
-			case err != nil:
-			case errors.Is(res.Locked, keybag.ErrWrongPassword):
-				err = storedLocked{res.Snapshot}
-			case res.Snapshot.Damaged():
-				err = storedDamaged(res.Snapshot)
-			}
-			results[i], errs[i] = a.backupOutcome(view, e, res, err), err
-		})
-	}
-	wait.Wait()
-	board.stop()
-	failed := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
-	if a.json {
-		if err := a.print(results, nil); err != nil {
-			return err
-		}
-	}
-	switch {
-	case len(failed) == 0:
-		return nil
-	case ctx.Err() != nil:
-		return silentError{interruption{hintContinue}} // reported for each device
-	case len(failed) == len(errs):
-		return silentError{failed[0]}
-	}
-	return silentError{errPartial}
-}
-
 // errPartial says that some of several devices failed.
 var errPartial = errors.New("some devices were not backed up")
 
@@ -268,38 +239,6 @@ func (e storedLocked) Error() string {
 
 func (e storedLocked) Hint() string {
 	return fmt.Sprintf("nothing is lost: run \"snap device password set %s\" with the right password, and the next backup is stored decrypted", e.s.Device.UDID)
-}
-
-// backupOutcome returns the outcome of one device's backup. Without --json it also
-// prints the outcome at once.
-func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err error) backupResult {
-	out := backupResult{UDID: e.UDID, Name: v.name}
-	if res != nil {
-		out.Name = res.Info.Name
-		out.Result = &backupReport{Result: res.Import, Received: res.Files, ReceivedBytes: res.Bytes,
-			Resumed: res.Resumed.Files, ResumedBytes: res.Resumed.Bytes, Locked: res.Locked != nil}
-		if res.Parent != nil {
-			out.Result.Parent = res.Parent.ID
-		}
-		if !a.json {
-			v.board.say(func() { a.describeBackup(a.human(), res) })
-		}
-	}
-	if err != nil {
-		var broken *host.Interrupted
-		if errors.As(err, &broken) && broken.Kept.Files > 0 {
-			out.Kept = &broken.Kept
-		}
-		if errors.Is(err, context.Canceled) {
-			err = stoppedBackup{out.Kept}
-		}
-		code, hint := classify(a.command, err)
-		out.Error = &jsonError{err.Error(), code, hint}
-		if !a.json {
-			v.board.say(func() { a.printError(errors.New(named(v.name, v.udid, err.Error())), code, hint) })
-		}
-	}
-	return out
 }
 
 // stoppedBackup is a backup that Ctrl-C ended.
@@ -331,6 +270,12 @@ func (a *app) describeBackup(w io.Writer, res *host.BackupResult) {
 	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
 	fmt.Fprintf(w, "          %s, %s; received %s, %s; added %s\n",
 		plural(res.Import.Files, "file"), bytesText(res.Import.Bytes), plural(res.Files, "file"), bytesText(res.Bytes), bytesText(s.StoredBytes))
+	a.describeProblems(res)
+}
+
+// describeProblems warns of what was wrong with a backup that was stored.
+func (a *app) describeProblems(res *host.BackupResult) {
+	s := res.Snapshot
 	for _, p := range res.Problems {
 		a.warn("%s", named(s.Device.Name, s.Device.UDID, p))
 	}

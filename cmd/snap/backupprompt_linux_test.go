@@ -146,3 +146,30 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 	}
 	noViolations(t, l)
 }
+
+// With several devices, all backup passwords are asked for before the first backup.
+func TestPasswordsBeforeBackups(t *testing.T) {
+	t.Parallel()
+	s := newRepo(t, "SNAP_BACKUP_PASSWORD=")
+	s.lab(lab.Options{Seed: 4, Devices: 2, Encrypt: synthetic.EncryptAll, Password: "pears"})
+	user, program := openTerminal(t)
+	cmd, _ := s.command("backup", "--all", "-j", "1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := readUntil(t, user, "(empty: store the backup locked): ")
+	answer(t, user, program, "pears")
+	before += readUntil(t, user, "(empty: store the backup locked): ")
+	answer(t, user, program, "apples") // of which snap learns only at the end
+	after := readUntil(t, user, "2 of 2 devices backed up")
+	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != exitPartial {
+		t.Errorf("%v, want exit code %d", err, exitPartial)
+	}
+	if strings.Contains(before, "[1/2]") || !strings.Contains(after, "[2/2]") {
+		t.Errorf("before the last question: %q, after it: %q", before, after)
+	}
+	if !strings.Contains(after, "1 of 2 devices was backed up with a problem") {
+		t.Errorf("the wrong password is not reported: %q", after)
+	}
+}

@@ -50,14 +50,16 @@ var _ host.Observer = (*view)(nil)
 // newBoard starts to show progress; stop ends it.
 func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entry) *board {
 	b := &board{a: a, end: make(chan struct{})}
-	for _, e := range entries {
+	b.views = make([]*view, len(entries))
+	each(len(entries), readyAtOnce, func(i int) {
+		e := entries[i]
 		name := e.UDID
 		// The name is only for messages. A failure to connect is reported later.
 		if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
 			name = info.Name
 		}
-		b.views = append(b.views, &view{board: b, udid: e.UDID, name: name, storing: &blob.Progress{}})
-	}
+		b.views[i] = &view{board: b, udid: e.UDID, name: name, storing: &blob.Progress{}}
+	})
 	if a.quiet || a.json {
 		return b
 	}
@@ -228,11 +230,15 @@ func (v *view) Warning(text string) {
 	v.board.say(func() { v.board.a.warn("%s", named(v.name, v.udid, text)) })
 }
 
-// Remark implements host.Observer.
+// Remark implements host.Observer. Remarks about several devices are printed only with
+// --verbose, so that there is a line for each device.
 func (v *view) Remark(text string) {
 	v.mu.Lock()
 	v.event("remark", text)
 	v.mu.Unlock()
+	if len(v.board.views) > 1 && !v.board.a.verbose {
+		return
+	}
 	v.board.say(func() { v.board.a.remark("%s", clean(text)) })
 }
 

@@ -128,8 +128,33 @@ func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources 
 		if err := a.print(results, nil); err != nil {
 			return err
 		}
+	} else if len(results) > 1 {
+		a.summarizeImports(results)
 	}
 	return first
+}
+
+// summarizeImports repeats what failed of several imports, and counts what was stored.
+func (a *app) summarizeImports(results []importResult) {
+	var failed []string
+	stored, unchanged := 0, 0
+	for _, r := range results {
+		switch {
+		case r.Error != nil:
+			failed = append(failed, fmt.Sprintf("      %s: %s", clean(r.Folder), clean(r.Error.Error)))
+		case r.Result.Unchanged:
+			unchanged++
+		}
+		if r.Result != nil && !r.Result.Unchanged {
+			stored++
+		}
+	}
+	if len(failed) > 0 {
+		a.remark("%d of %s failed:\n%s", len(failed), plural(len(results), "backup"), strings.Join(failed, "\n"))
+	}
+	if !a.quiet {
+		fmt.Fprintf(a.human(), "%s: %d stored, %d unchanged, %d failed\n", plural(len(results), "backup"), stored, unchanged, len(failed))
+	}
 }
 
 func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir string, opts ingest.Options) (*ingest.Result, error) {

@@ -28,6 +28,8 @@ type BackupOptions struct {
 	// encrypts; an empty answer means none. It is called before the device is asked
 	// for anything, and again at the end if no password unlocks the backup.
 	Ask func(ctx context.Context, info *device.Info, why AskReason) ([]byte, error)
+	// AskOnlyBefore does not call Ask again at the end.
+	AskOnlyBefore bool
 	// KeepPassword stores a given or typed password in the repository if it has
 	// unlocked the backup.
 	KeepPassword bool
@@ -80,36 +82,70 @@ func (e *Interrupted) Error() string {
 
 func (e *Interrupted) Unwrap() error { return e.Err }
 
-// Backup backs a device up into a snapshot. If AllowIncomplete is set, it can return both
-// an error and a result: then it has stored an incomplete snapshot. If it returns only an
-// error, it has made no snapshot. If Backup fails after the device was asked for its
-// files, the error is an *Interrupted.
-func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, observer Observer) (*BackupResult, error) {
+// Ready is a device whose backup can begin. The caller must call Close.
+type Ready struct {
+	h       Host
+	e       device.Entry
+	info    *device.Info
+	opt     BackupOptions
+	o       Observer
+	keys    *unlocker
+	release func()
+}
+
+// Ready makes the checks before a backup, and asks what a person must be asked before
+// it. Until Close, no other process of this computer can use the device.
+func (h Host) Ready(ctx context.Context, e device.Entry, opt BackupOptions, observer Observer) (*Ready, error) {
 	o := &serialObserver{o: observer}
 	o.Phase(PhaseConnecting)
 	info, err := h.describe(ctx, e)
 	if err != nil {
 		return nil, err
 	}
-	release, err := h.claim(e.UDID)
+	d := &Ready{h: h, e: e, info: info, opt: opt, o: o}
+	if d.release, err = h.claim(e.UDID); err != nil {
+		return nil, err
+	}
+	err = h.preflight(ctx, info, o)
+	if err == nil {
+		d.keys, err = h.newUnlocker(ctx, info, &d.opt, o)
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close clears the passwords and lets other processes use the device.
+func (d *Ready) Close() {
+	d.keys.close()
+	d.release()
+}
+
+// Backup backs a device up into a snapshot. If AllowIncomplete is set, it can return both
+// an error and a result: then it has stored an incomplete snapshot. If it returns only an
+// error, it has made no snapshot. If Backup fails after the device was asked for its
+// files, the error is an *Interrupted.
+func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, observer Observer) (*BackupResult, error) {
+	r, err := h.Ready(ctx, e, opt, observer)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	if err := h.preflight(ctx, info, o); err != nil {
-		return nil, err
-	}
-	keys, err := h.newUnlocker(ctx, info, &opt, o)
-	if err != nil {
-		return nil, err
-	}
-	defer keys.close()
-	r, broken := h.receive(ctx, e, info, keys, opt, o)
+	defer r.Close()
+	return r.Backup(ctx)
+}
+
+// Backup is Host.Backup for a device that is ready.
+func (d *Ready) Backup(ctx context.Context) (*BackupResult, error) {
+	h, info, opt, o := d.h, d.info, d.opt, d.o
+	r, broken := h.receive(ctx, d.e, info, d.keys, opt, o)
 	if r == nil {
 		return nil, broken
 	}
 	o.Phase(PhaseStoring)
 	res := &BackupResult{Info: info, Parent: r.Parent()}
+	var err error
 	res.Result, err = r.Publish(ctx, receive.PublishOptions{
 		AllowIncomplete: opt.AllowIncomplete, Broken: broken, Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress,
 	})

@@ -208,7 +208,7 @@ func (p *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 			return err
 		}
 	}
-	if p.opt.Ask != nil {
+	if p.opt.Ask != nil && !p.opt.AskOnlyBefore {
 		err = p.askAfter(ctx, b, err)
 	}
 	return err
