@@ -127,10 +127,15 @@ func (a *app) forgetCommand() *cobra.Command {
 		Use:   "forget [SNAPSHOT...]",
 		Short: "Remove snapshots, by ID or by a retention policy",
 		Long: `Removes the named snapshots or, with --keep-… rules, all snapshots of each
-device that no rule keeps. The rules are those of restic: --keep-daily 7 keeps
-the newest snapshot of each of the last seven days that have one, in this
-computer's time zone. If there are fewer days than that, the oldest snapshot is
-kept, too. Pinned snapshots (snap pin) always stay.
+device that no rule keeps. With --device, --since, --until, --tag or --host, the
+rules apply to the snapshots that fit, and the others stay. Without rules,
+--since, --until and --tag remove all snapshots that fit. Try it with --dry-run
+first.
+
+The rules are those of restic: --keep-daily 7 keeps the newest snapshot of each
+of the last seven days that have one, in this computer's time zone. If there are
+fewer days than that, the oldest snapshot is kept, too. Pinned snapshots (snap
+pin) always stay.
 
 Rules with numbers do not count incomplete snapshots. These are removed unless
 they are newer than the last complete one, or the device has no complete one. A
@@ -146,7 +151,8 @@ The last complete snapshot of a device is only removed with --allow-last. So is
 the last one that passed a drill or, if there is none, the last one that passed
 a full verify.
 
-Without rules, those of the configuration file apply, if it has any (snap config
+Without rules, those of the configuration file apply, if it has any, also to
+snapshots that --since, --until or --tag choose (snap config
 show).
 
 "snap prune" frees the space; --prune does this at once.
@@ -160,9 +166,8 @@ it.`,
 	f.policy.register(cmd)
 	f.pruning.register(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.filter.device, "device", "", "only snapshots of this `device` (UDID or name)")
-	fl.StringArrayVar(&f.filter.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of these tags)")
-	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "only show what would be removed")
+	f.filter.register(cmd)
+	registerDryRun(cmd, &f.dryRun, "only show what would be removed")
 	fl.BoolVar(&f.prune, "prune", false, "also free the space, as \"snap prune\" does")
 	fl.StringVar(&f.unfinished, "unfinished", "", "instead drop what is kept of an interrupted backup of this `device`")
 	fl.BoolVar(&f.allowLast, "allow-last", false, "also remove the last complete snapshot of a device, and the last one that passed a drill or a full verify")
@@ -219,16 +224,21 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	}
 	policy := f.policy.policy()
 	if cmd.Flags().Changed("unfinished") {
-		if len(specs) > 0 || !policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0 || f.prune || f.allowLast {
+		if len(specs) > 0 || !policy.Empty() || f.filter.given() || f.prune || f.allowLast {
 			return usageError{errors.New("--unfinished DEVICE takes only --dry-run: it removes no snapshots")}
 		}
 		return a.dropUnfinished(cmd, f.unfinished, f.dryRun)
 	}
 	switch {
-	case len(specs) == 0 && policy.Empty():
+	case len(specs) == 0 && policy.Empty() && !f.filter.given():
 		return usageError{errors.New("no snapshots and no rules are given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12; the configuration file has no rules for this repository")}
-	case len(specs) > 0 && (!policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0):
-		return usageError{errors.New("name snapshots, or give rules with --device and --tag, not both")}
+	case len(specs) == 0 && policy.Empty() && !f.filter.narrow():
+		return usageError{errors.New("this would be all snapshots of a device or computer: add --since, --until or --tag, or say what to keep, as in --keep-daily 7")}
+	case len(specs) > 0 && (!policy.Empty() || f.filter.given()):
+		return usageError{errors.New("name snapshots, or choose them with rules, --device, --since, --until, --tag or --host, not both")}
+	}
+	if err := f.filter.check(); err != nil {
+		return err
 	}
 	opts, err := f.pruning.options()
 	if err != nil {
@@ -311,15 +321,36 @@ func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, polic
 		if err != nil {
 			return nil, err
 		}
+		if policy.Empty() {
+			decided = unlessPinned(chosen)
+			return decided, f.mayForget(all, certificates, decided)
+		}
 		policy.ForgetProven = f.allowLast
 		decided = repo.Retain(all, chosen, certificates, policy, f.a.now(), time.Local)
 	}
-	if err := repo.CheckRetention(all, certificates, decided); err != nil {
-		if !f.allowLast || errors.Is(err, repo.ErrPinned) {
-			return nil, err
+	return decided, f.mayForget(all, certificates, decided)
+}
+
+// mayForget returns an error if a snapshot may not be removed.
+func (f *forget) mayForget(all []*repo.Snapshot, certificates []*repo.Certificate, decided []repo.Retention) error {
+	err := repo.CheckRetention(all, certificates, decided)
+	if err != nil && f.allowLast && !errors.Is(err, repo.ErrPinned) {
+		return nil
+	}
+	return err
+}
+
+// unlessPinned decides to forget the snapshots, except those that are pinned.
+func unlessPinned(list []*repo.Snapshot) []repo.Retention {
+	decided := repo.RetainNone(list)
+	for _, r := range decided {
+		for i, d := range r.Snapshots {
+			if d.Snapshot.Pin != nil {
+				r.Snapshots[i].Keep, r.Snapshots[i].Reasons = true, []string{"pinned"}
+			}
 		}
 	}
-	return decided, nil
+	return decided
 }
 
 // named finds the snapshots that are named, also those whose records are missing.
@@ -392,7 +423,7 @@ func (f *forget) print(w io.Writer, res *forgetResult) {
 		verb, kept = "would remove", "keep"
 	}
 	fmt.Fprintf(w, "%s %s", verb, snapshots)
-	if !f.policy.Empty() {
+	if !f.policy.Empty() || res.Kept > 0 {
 		fmt.Fprintf(w, ", %s %s", kept, count(int64(res.Kept)))
 	}
 	fmt.Fprintln(w)

@@ -16,13 +16,14 @@ import (
 
 // snapshotFilter chooses snapshots.
 type snapshotFilter struct {
-	device, since, until string
-	tags                 []string
+	device, host, since, until string
+	tags                       []string
 }
 
 func (f *snapshotFilter) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.device, "device", "", "only snapshots of this `device` (UDID or name)")
 	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of these tags)")
+	cmd.Flags().StringVar(&f.host, "host", "", "only snapshots that the computer of this `name` made")
 	cmd.Flags().StringVar(&f.since, "since", "", "only backups made at or after this `time` (such as 2026-01-31 or \"2026-01-31 15:04\")")
 	cmd.Flags().StringVar(&f.until, "until", "", "only backups made at or before this `time`; a date means the end of that day")
 }
@@ -47,6 +48,9 @@ func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) 
 			if !slices.Contains(s.Tags, tag) {
 				return true
 			}
+		}
+		if f.host != "" && !strings.EqualFold(s.Host, f.host) {
+			return true
 		}
 		return f.since != "" && s.Time.Before(since) || f.until != "" && !s.Time.Before(until)
 	}), nil
