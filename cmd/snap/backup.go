@@ -43,7 +43,7 @@ type backupReport struct {
 func (a *app) backupCommand() *cobra.Command {
 	var opt host.BackupOptions
 	var source backupPassword
-	var all bool
+	var all, dryRun bool
 	var jobs int
 	var limit, host, checkpoint string
 	cmd := &cobra.Command{
@@ -80,7 +80,12 @@ its keys last. Until then snap keeps the received files, still encrypted, in the
 spool folder. If no password is known, the backup is stored as the device
 encrypted it ("locked"): it can be restored, but it is not deduplicated. If
 passwords were tried and none was right, it is stored in the same way, and the
-exit code is 20.`,
+exit code is 20.
+
+--dry-run makes the checks that come before a backup, and shows the last
+snapshot, whether the device encrypts, and the space. It cannot show what the
+device would send. It writes nothing to the repository, not even a lock, and
+asks for no backup password.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			if _, err := a.fill(cmd, "spool-dir"); err != nil {
@@ -108,6 +113,9 @@ exit code is 20.`,
 			m, entries, err := a.chosenDevices(ctx, a.deviceNames(argv), all)
 			if err != nil {
 				return err
+			}
+			if dryRun {
+				return a.foreseeBackups(ctx, m, entries, source, opt, host)
 			}
 			if opt.SpoolDir == "" {
 				if opt.SpoolDir, err = cacheDir("spool"); err != nil {
@@ -140,6 +148,7 @@ exit code is 20.`,
 	source.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
+	registerDryRun(cmd, &dryRun, "only check the devices, and show what is known before a backup; write nothing")
 	f.BoolVar(&all, "all", false, "back up all connected devices")
 	f.IntVarP(&jobs, "jobs", "j", defaultJobs(), "back up at most this `number` of devices at the same time (default: that of the processors, at least 4)")
 	f.Lookup("jobs").DefValue = "0" // the usage says more
@@ -196,10 +205,16 @@ func (a *app) newHost(m *device.Mux, r *repo.Repo, name string) (host.Host, erro
 	if err != nil {
 		return host.Host{}, err
 	}
-	if name == "" {
-		name, _ = os.Hostname()
+	return host.Host{Mux: m, Repo: r, LockDir: locks, Name: hostName(name), Program: "snap " + version, Now: a.now, Random: rand.Reader, Bytes: bytesText}, nil
+}
+
+// hostName returns the name of a computer in a snapshot: the given one or, if it is empty,
+// that of this computer.
+func hostName(given string) string {
+	if given == "" {
+		given, _ = os.Hostname()
 	}
-	return host.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader, Bytes: bytesText}, nil
+	return given
 }
 
 // openToWrite opens the repository, locks it for writing and loads its index.

@@ -149,7 +149,6 @@ func (b *backups) outcome(v *view, res *host.BackupResult, err error) backupResu
 // conclude prints the results of several devices and returns what decides the exit code.
 func (b *backups) conclude(ctx context.Context) error {
 	a := b.a
-	failed := slices.DeleteFunc(slices.Clone(b.errs), func(err error) bool { return err == nil })
 	switch {
 	case a.json:
 		if err := a.print(b.results, nil); err != nil {
@@ -162,12 +161,21 @@ func (b *backups) conclude(ctx context.Context) error {
 			b.sayUnencrypted()
 		}
 	}
-	switch {
-	case len(failed) == 0:
-		return nil
-	case ctx.Err() != nil:
+	err := manyFailed(b.errs)
+	if err != nil && ctx.Err() != nil {
 		return silentError{interruption{hintContinue}} // reported for each device
-	case len(failed) == len(b.errs):
+	}
+	return err
+}
+
+// manyFailed returns the error that decides the exit code if some of several devices failed:
+// errPartial or, if all failed, the first error.
+func manyFailed(errs []error) error {
+	failed := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	switch len(failed) {
+	case 0:
+		return nil
+	case len(errs):
 		return silentError{failed[0]}
 	}
 	return silentError{errPartial}

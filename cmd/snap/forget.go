@@ -152,8 +152,7 @@ the last one that passed a drill or, if there is none, the last one that passed
 a full verify.
 
 Without rules, those of the configuration file apply, if it has any, also to
-snapshots that --since, --until or --tag choose (snap config
-show).
+snapshots that --since, --until or --tag choose (snap config show).
 
 "snap prune" frees the space; --prune does this at once.
 

@@ -29,7 +29,8 @@ type importResult struct {
 func (a *app) importCommand() *cobra.Command {
 	var opts ingest.Options
 	var source backupPassword
-	var keepUnchanged bool
+	var keepUnchanged, dryRun bool
+	var host string
 	cmd := &cobra.Command{
 		Use:   "import [FOLDER...]",
 		Short: "Store backups of Finder, iTunes, Apple Devices or idevicebackup2",
@@ -47,22 +48,30 @@ unencrypted backups. "snap materialize" writes the same encrypted folder, and
 needs no password. The password comes from the flags below,
 SNAP_BACKUP_PASSWORD, the repository ("snap device password set") or a prompt.
 Without it the backup is stored locked, unless nothing has changed since it was
-stored decrypted.`,
+stored decrypted.
+
+--dry-run compares the backups with their last snapshots, and reads none of
+their files unless only their bytes can show a change. It writes nothing to the
+repository, not even a lock; if a prune runs at the same time, the dry run may
+fail.`,
 		RunE: func(cmd *cobra.Command, folders []string) error {
 			ctx := cmd.Context()
 			sources, err := findBackups(folders)
 			if err != nil {
 				return err
 			}
+			opts.SkipIfUnchanged, opts.Locked = !keepUnchanged, keepUnchanged && source.opaque
+			if dryRun {
+				return a.foreseeImports(ctx, source, sources, opts)
+			}
 			r, release, err := a.openToWrite(ctx, cmd.CommandPath())
 			if err != nil {
 				return err
 			}
 			defer release()
-			opts.Host, _ = os.Hostname()
+			opts.Host = hostName(host)
 			opts.Program = "snap " + version
 			opts.Workers = runtime.GOMAXPROCS(0)
-			opts.SkipIfUnchanged, opts.Locked = !keepUnchanged, keepUnchanged && source.opaque
 			a.removeStale(ctx)
 			u, err := a.newUnlocker(ctx, r, source)
 			if err != nil {
@@ -76,6 +85,8 @@ stored decrypted.`,
 	}
 	source.register(cmd)
 	f := cmd.Flags()
+	registerDryRun(cmd, &dryRun, "only show which backups would be stored and what would be read; write nothing")
+	f.StringVar(&host, "host", "", "`name` of this computer in the snapshot")
 	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without a backup password")
 	defer cmd.MarkFlagsMutuallyExclusive("opaque", "keep-backup-password")
 	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
