@@ -165,6 +165,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 		}
 	}
 	root.AddCommand(a.versionCommand(), a.generateCommand())
+	a.addCompletion(root)
 	root.InitDefaultCompletionCmd()
 	usageErrors(root)
 	return root
