@@ -53,6 +53,7 @@ func (a *app) generateCommand() *cobra.Command {
 			})
 		},
 	}
+	cmd.AddCommand(a.generateManCommand())
 	f := cmd.Flags()
 	f.Uint64Var(&conf.Seed, "seed", 1, "equal seeds make equal folders")
 	f.IntVar(&conf.Devices, "devices", 2, "number of devices")
