@@ -156,6 +156,10 @@ func (r *Repo) SnapshotsIndexed(ctx context.Context) (list []*Snapshot, damaged 
 	return r.remember(record.ListIndexed)(ctx, r.store)
 }
 
+// NoDevice returns the error that no snapshot of a list is of a device. It is
+// ErrNoSnapshot, and names the devices that there are.
+func NoDevice(list []*Snapshot, device string) error { return record.NoDevice(list, device) }
+
 // FindIn is like FindSnapshot, but searches a list of snapshots.
 func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	return record.FindIn(list, spec)

@@ -195,11 +195,20 @@ kept backup passwords stay.`,
 			if err != nil {
 				return err
 			}
+			name := e.UDID
+			// The name is only for the message. The device does not tell it afterwards.
+			if info, err := m.Describe(cmd.Context(), e); err == nil && info.Name != "" {
+				name = info.Name
+			}
 			if err := m.Unpair(cmd.Context(), e); err != nil {
 				return err
 			}
-			return a.conclude(pairResult{UDID: e.UDID, Trust: device.NotPaired}, false, func(w io.Writer) {
-				fmt.Fprintf(w, "%s and this computer are no longer paired\n", e.UDID)
+			res := pairResult{UDID: e.UDID, Trust: device.NotPaired}
+			if name != e.UDID {
+				res.Name, name = name, fmt.Sprintf("%s (%s)", name, e.UDID)
+			}
+			return a.conclude(res, false, func(w io.Writer) {
+				fmt.Fprintf(w, "%s and this computer are no longer paired\n", clean(name))
 			})
 		},
 	}

@@ -71,6 +71,9 @@ different times or key.`,
 				}
 				fmt.Fprintf(w, "%s added, %s removed, %s modified, %s with different metadata; %+.1f MiB\n",
 					count(int64(res.Added)), count(int64(res.Removed)), count(int64(res.Modified)), count(int64(res.Metadata)), float64(res.Grown)/(1<<20))
+				if len(res.Changes) > 0 {
+					a.remark("+ added, - removed, M modified, U only different times or key; a renamed file is one removed and one added")
+				}
 			})
 		},
 	}

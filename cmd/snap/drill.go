@@ -105,7 +105,7 @@ func (d *drillRun) run(cmd *cobra.Command, spec string) error {
 		return err
 	}
 	if d.to != "" {
-		if err := checkTarget(d.to, d.options.Keep); err != nil {
+		if err := checkTarget(d.to, false); err != nil {
 			return fmt.Errorf("write the folder: %w", err)
 		}
 	}

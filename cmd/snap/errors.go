@@ -156,6 +156,7 @@ var contentCauses = []kind{
 	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
 	{is(repo.ErrKeyExists), exitExists, `nothing was changed; "snap key list" lists the keys`},
 	{is(repo.ErrExists), exitExists, "use the existing repository, or choose another folder"},
+	{is(errNotEmpty), exitExists, ""},
 	{is(materialize.ErrTargetExists), exitExists, "choose another target"},
 	{is(materialize.ErrFileTooLarge), exitError, "choose another target: FAT drives hold files of less than 4 GiB; exFAT, NTFS, APFS and ext4 hold larger ones"},
 	{is(abandoned.ErrInUse), exitInUse, "wait until it has ended, or choose another target"},

@@ -7,6 +7,9 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
@@ -27,12 +30,38 @@ func checkNewFolder(dir string) error {
 	return checkTarget(dir, false)
 }
 
+// checkEmpty refuses a folder with files that are not those of a repository: the folders
+// of a repository would be mixed with them.
+func checkEmpty(dir string) error {
+	list, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		// An interrupted init leaves folders, and systems leave files on each disk.
+		onDisks := strings.HasPrefix(e.Name(), ".") || slices.Contains([]string{"lost+found", "System Volume Information", "$RECYCLE.BIN"}, e.Name())
+		if !repo.OwnName(e.Name()) && !onDisks {
+			return advised{fmt.Errorf("the folder %s is not empty: it has %s: %w", dir, e.Name(), errNotEmpty),
+				fmt.Sprintf("nothing was changed; make the repository in a folder of its own, such as %s", filepath.Join(dir, "snap"))}
+		}
+	}
+	return nil
+}
+
+var errNotEmpty = errors.New("a repository needs an empty folder or a new one")
+
 func (a *app) initCommand() *cobra.Command {
 	var parity string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Create a repository",
 		Long: `Creates a repository in the folder given with -r or SNAP_REPOSITORY.
+
+The folder must be new or empty, so that the repository is not mixed with other
+files.
 
 The password comes from --password-file, --password-command, SNAP_PASSWORD,
 --key-file or a prompt. Without it the repository cannot be read: add a recovery
@@ -64,6 +93,9 @@ An existing repository that was moved to such a share, and a mirror on one, need
 				if _, err := be.Stat(ctx, "config"); err == nil {
 					return fmt.Errorf("%s: %w", dir, repo.ErrExists)
 				}
+			}
+			if err := checkEmpty(dir); err != nil {
+				return err
 			}
 			secret, kind, err := a.newSecret(cmd.Context(), a.passwordFile, a.passwordCommand, a.keyFile, true)
 			if err != nil {

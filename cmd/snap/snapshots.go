@@ -64,7 +64,7 @@ func ofDevice(list []*repo.Snapshot, device string) ([]*repo.Snapshot, error) {
 		return nil, fmt.Errorf("device %q: %w", device, err)
 	}
 	if len(own) == 0 {
-		return nil, fmt.Errorf("no device has the name or UDID %q: %w", device, repo.ErrNoSnapshot)
+		return nil, repo.NoDevice(list, device)
 	}
 	return own, nil
 }

@@ -81,15 +81,3 @@ func (f *Forecast) count(x *file) {
 		f.Same++
 	}
 }
-
-// Unchanged reports whether a folder has exactly the files of the device's last snapshot, as
-// far as that can be known from sizes and times, and without a backup password. If it
-// reports true, Import needs no password.
-func Unchanged(ctx context.Context, r *repo.Repo, b *mobilesync.Backup) (bool, error) {
-	j := newJob(r, b, &folderSource{r: r, b: b}, Options{})
-	j.statOnly = true
-	if err := j.begin(ctx); err != nil {
-		return false, err
-	}
-	return j.sameAsParent(ctx)
-}

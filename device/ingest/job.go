@@ -66,9 +66,7 @@ type job struct {
 	suspect suspects
 	// decrypted says that a program has decrypted the files in the backup folder.
 	decrypted bool
-	// statOnly reads no content to find out whether a file has changed.
-	statOnly bool
-	unread   unread
+	unread    unread
 	// unlisted are files and folders that could not be listed.
 	unlisted unreadable
 	special  special

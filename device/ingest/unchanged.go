@@ -65,9 +65,6 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	}
 	j.opts.Progress.TotalFiles.Store(res.Files)
 	j.opts.Progress.TotalBytes.Store(res.Bytes)
-	if doubtful && j.statOnly {
-		return false, nil
-	}
 	if doubtful {
 		if same, err := j.sameBytes(ctx, &res); !same {
 			j.opts.Progress.Bytes.Store(0)

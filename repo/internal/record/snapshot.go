@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -379,6 +380,25 @@ func findSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, 
 	return s, damaged, err
 }
 
+// maxNames is how many devices an error names.
+const maxNames = 6
+
+// NoDevice returns the error that no snapshot of a list is of a device. It names the devices
+// that there are.
+func NoDevice(list []*Snapshot, device string) error {
+	var names []string
+	for _, own := range ByDevice(list) {
+		names = append(names, strconv.Quote(own[len(own)-1].Device.Name))
+	}
+	known := ""
+	if more := len(names) - maxNames; more > 0 {
+		known = fmt.Sprintf("; there are %s and %d more", strings.Join(names[:maxNames], ", "), more)
+	} else if len(names) > 0 {
+		known = "; there are " + strings.Join(names, ", ")
+	}
+	return fmt.Errorf("no device has the name or UDID %q%s: %w", device, known, store.ErrNoSnapshot)
+}
+
 // FindIn is like FindSnapshot, but searches a list of snapshots.
 func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	what, device, byDevice := strings.Cut(spec, ":")
@@ -387,7 +407,10 @@ func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	case what != "latest":
 		list, err = byID(list, strings.ToLower(spec))
 	case byDevice:
-		list, err = OfDevice(list, device)
+		all := list
+		if list, err = OfDevice(all, device); err == nil && len(list) == 0 {
+			err = NoDevice(all, device)
+		}
 	}
 	if err == nil && len(list) == 0 {
 		err = store.ErrNoSnapshot
