@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -87,10 +86,14 @@ func (a *app) completeArgs(words []string) cobra.CompletionFunc {
 // complete calls completers for at most completionTime. It keeps what begins with the
 // letters that were typed; case does not matter.
 func (a *app) complete(cmd *cobra.Command, args []string, typed string, list ...completer) []string {
+	a.runs(cmd)
+	if a.configure(cmd) != nil {
+		return nil
+	}
 	quiet := *a
 	// Without a keyboard nobody is asked, and a password from standard input is empty.
 	quiet.stdin, quiet.stdout, quiet.stderr = strings.NewReader(""), io.Discard, io.Discard
-	quiet.quiet, quiet.noLock = true, true
+	quiet.quiet, quiet.noLock, quiet.neverAsk = true, true, true
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
 	defer cancel()
 	found := make(chan []string, 1)
@@ -119,16 +122,6 @@ func described(item, about string) string { return clean(item) + "\t" + clean(ab
 
 // snapshotsToComplete returns the snapshots of the repository if it opens without a prompt.
 func (a *app) snapshotsToComplete(ctx context.Context) (*repo.Repo, []*repo.Snapshot) {
-	if a.repoDir == "" && os.Getenv("SNAP_REPOSITORY") == "" {
-		return nil, nil
-	}
-	sources := []string{a.keyFile, a.passwordFile, a.passwordCommand}
-	for _, name := range []string{"SNAP_PASSWORD", "SNAP_PASSWORD_FILE", "SNAP_PASSWORD_COMMAND"} {
-		sources = append(sources, os.Getenv(name))
-	}
-	if !slices.ContainsFunc(sources, func(source string) bool { return source != "" }) {
-		return nil, nil
-	}
 	r, err := a.open(ctx)
 	if err != nil {
 		return nil, nil
@@ -208,7 +201,7 @@ func storedFiles(ctx context.Context, a *app, _ *cobra.Command, args []string, t
 	if r == nil || len(args) == 0 {
 		return nil
 	}
-	found, _, err := r.FindIndexed(ctx, args[0])
+	found, _, err := r.FindIndexed(ctx, a.spec(args[0]))
 	if err != nil {
 		return nil
 	}

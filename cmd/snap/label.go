@@ -178,7 +178,7 @@ func (a *app) tagCommand() *cobra.Command {
 		Use:     "tag [SNAPSHOT...]",
 		Short:   "Change the tags of snapshots",
 		Long:    "Changes the tags of the named snapshots.\n\n" + filterHelp,
-		Example: "  snap tag --add before-update latest\n  snap tag --remove before-update --add kept 1a2b3c4d\n  snap tag --set '' 1a2b3c4d\n  snap tag --add trip --device anna --since 2026-07-01 --until 2026-07-14 --dry-run",
+		Example: "  snap tag --add before-update latest\n  snap tag --remove before-update --add kept 1a2b3c4d\n  snap tag --set '' 1a2b3c4d\n  snap tag --add trip --since 2026-07-01 --until 2026-07-14 --dry-run",
 		RunE: func(cmd *cobra.Command, specs []string) error {
 			f := cmd.Flags()
 			if !f.Changed("add") && !f.Changed("remove") && !f.Changed("set") {
