@@ -235,11 +235,14 @@ func followLine(t *testing.T, line string) {
 	}
 }
 
+// userDocuments are the documents whose commands users paste into a shell.
+var userDocuments = []string{"../../README.md", "../../docs/guide.md", "../../docs/devices.md", "../../docs/recipes.md", "../../docs/restic.md"}
+
 // The documents for users show commands that exist, with flags that they have.
 func TestDocumentedCommandsExist(t *testing.T) {
 	t.Parallel()
 	inline := regexp.MustCompile("`(snap [^`]*)`")
-	for _, name := range []string{"../../README.md", "../../docs/guide.md", "../../docs/devices.md", "../../docs/json.md", "../../CONTRIBUTING.md"} {
+	for _, name := range append([]string{"../../docs/json.md", "../../CONTRIBUTING.md"}, userDocuments...) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -253,6 +256,142 @@ func TestDocumentedCommandsExist(t *testing.T) {
 				t.Errorf("%s: %q: %v", filepath.Base(name), m[1], err)
 			}
 		}
+	}
+}
+
+// What docs/restic.md says of restic's flags and commands still holds: snap has none of those
+// with "none", and all with "same". Each part names the commands of snap in its heading.
+func TestComparisonWithResticHolds(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../../docs/restic.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := regexp.MustCompile("`([^`]+)`")
+	var cmds []*cobra.Command
+	rows := 0
+	for line := range strings.Lines(string(b)) {
+		if heading, ok := strings.CutPrefix(line, "## "); ok {
+			cmds = nil
+			_, names, _ := strings.Cut(strings.TrimSpace(heading), ": ")
+			for name := range strings.SplitSeq(names, ", ") {
+				if cmd, rest, err := newTree().Find(strings.Fields(strings.TrimPrefix(name, "snap "))); err == nil && len(rest) == 0 && name != "" {
+					cmds = append(cmds, cmd)
+				}
+			}
+		}
+		cells := strings.Split(line, " | ")
+		if len(cells) < 3 || !strings.HasPrefix(cells[0], "| `") {
+			continue
+		}
+		same, none := strings.HasPrefix(cells[1], "same"), cells[1] == "none"
+		for _, m := range code.FindAllStringSubmatch(cells[0], -1) {
+			if !same && !none || strings.Contains(m[1], "RESTIC") {
+				continue
+			}
+			rows++
+			if has := hasWhatResticHas(cmds, m[1]); has != same {
+				t.Errorf("docs/restic.md says %q of restic's %q: snap has it: %v", cells[1], m[1], has)
+			}
+		}
+	}
+	if rows < 100 {
+		t.Errorf("found only %d flags and commands", rows)
+	}
+}
+
+// hasWhatResticHas reports whether one of the commands, or snap itself, has a flag or
+// command of restic, such as "--path", "find" or "ls --long".
+func hasWhatResticHas(cmds []*cobra.Command, name string) bool {
+	if name == "-r" {
+		return newTree().PersistentFlags().ShorthandLookup("r") != nil
+	}
+	command, flag, withFlag := strings.Cut(name, "--")
+	if words := strings.Fields(strings.ToLower(command)); len(words) > 0 {
+		cmd, rest, err := newTree().Find(words)
+		if err != nil || !cmd.HasParent() || cmd.Name() == "cat" && !strings.Contains(cmd.Use, rest[0]) {
+			return false
+		}
+		cmds = []*cobra.Command{cmd}
+	}
+	if !withFlag {
+		return len(cmds) > 0
+	}
+	flag = strings.Fields(flag)[0]
+	if len(cmds) == 0 {
+		return hasFlag(nil, flag)
+	}
+	return slices.ContainsFunc(cmds, func(c *cobra.Command) bool { return hasFlag(c, flag) })
+}
+
+// pasteProblem says why a line of a code block does not do in zsh, the shell of macOS, what
+// it does in other shells. Typed into zsh, # begins no comment, a word that begins with = is
+// replaced by the path of a program, and a pattern that matches no file is an error.
+func pasteProblem(line string) string {
+	if strings.HasPrefix(line, "$ ") {
+		return "the prompt would be pasted, too"
+	}
+	quote, before := rune(0), ' '
+	for _, r := range line {
+		switch {
+		case quote != 0:
+			if r == quote {
+				quote = 0
+			}
+		case r == '\'' || r == '"':
+			if before != '\\' {
+				quote = r
+			}
+		case r == '#' && before == ' ':
+			return "zsh takes a comment for arguments"
+		case r == '=' && before == ' ':
+			return "zsh expands a word that begins with ="
+		case strings.ContainsRune("*?[", r):
+			return "zsh takes this for a pattern of file names"
+		}
+		before = r
+	}
+	if quote != 0 {
+		return "a quotation mark is not closed"
+	}
+	return ""
+}
+
+// shellLine matches a line of a code block that people paste.
+var shellLine = regexp.MustCompile(`^(\$ )?(snap|source|export|go|cd|git|mkdir|chmod|chgrp|find|sudo|launchctl|restic|crontab|cp|mv|umask|printf|cat|unset) `)
+
+// The commands in the code blocks of the documents can be pasted into zsh.
+func TestDocumentedCommandsCanBePasted(t *testing.T) {
+	t.Parallel()
+	for line, bad := range map[string]bool{
+		"snap key list   # all": true, "$ snap key list": true, "snap check --read-data =20": true, "snap ls *": true, "snap ls latest:\"Anna": true,
+		"snap ls latest:\"Anna's iPhone\"": false, "snap check --read-data=3%": false, "snap note 1a '#1'": false,
+	} {
+		if got := pasteProblem(line); (got != "") != bad {
+			t.Errorf("%q: %q", line, got)
+		}
+	}
+	pasted := 0
+	for _, name := range userDocuments {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for line := range strings.Lines(string(b)) {
+			n++
+			code, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    ")
+			if code = strings.TrimLeft(code, " "); !ok || !shellLine.MatchString(code) {
+				continue
+			}
+			pasted++
+			if problem := pasteProblem(code); problem != "" {
+				t.Errorf("%s:%d: %q: %s", filepath.Base(name), n, code, problem)
+			}
+		}
+	}
+	if pasted < 100 {
+		t.Errorf("only %d commands were found", pasted)
 	}
 }
 
