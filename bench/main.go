@@ -25,6 +25,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -58,6 +60,8 @@ type config struct {
 	floor  bool
 	json   bool
 	date   string
+	seeds  []uint64
+	from   string // file of an earlier report
 }
 
 var encryptions = []string{"none", "all", "alternate"} // by synthetic.Encryption
@@ -71,7 +75,8 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	f.IntVar(&c.series.Devices, "devices", 2, "devices of the series")
 	scale := f.String("scale", "small", synthetic.ScaleUsage)
 	encrypt := f.String("encrypt", "none", "devices that encrypt their backups: none, all or alternate")
-	f.Uint64Var(&c.series.Seed, "seed", 1, "equal seeds generate equal folders")
+	f.Uint64Var(&c.series.Seed, "seed", 1, "`seed` of the series; equal seeds generate equal folders")
+	seeds := f.String("seeds", "", "`seeds` of several series, separated by commas; one table shows all of them")
 	f.BoolVar(&c.series.CompactDBs, "compact", false, "compact databases, so that their pages move")
 	names := f.String("tools", "", "programs to compare, separated by commas (default: all installed ones of "+strings.Join(toolNames(), ",")+")")
 	for _, name := range toolNames() {
@@ -86,6 +91,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	f.IntVar(&c.repeat, "repeat", 3, "repositories per program; each step is measured in all of them")
 	f.BoolVar(&c.floor, "floor", false, "also compute the floor: what xdelta3 and xz need for the changes")
 	f.BoolVar(&c.json, "json", false, "print all samples as JSON instead of the table")
+	f.StringVar(&c.from, "from", "", "measure nothing; print the report in this `file`, which -json has printed")
 	f.StringVar(&c.date, "date", time.Now().UTC().Format(time.DateOnly), "`date` to print")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -95,6 +101,9 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	}
 	if c.days < 1 || c.repeat < 1 || c.series.Devices < 1 {
 		return c, errors.New("-days, -devices and -repeat must be at least 1")
+	}
+	if c.days > maxDays || c.repeat > maxRepeat {
+		return c, fmt.Errorf("-days takes at most %d, -repeat %d", maxDays, maxRepeat)
 	}
 	for name, path := range paths {
 		c.paths[name] = *path
@@ -106,8 +115,38 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	if c.series.Scale, err = synthetic.ParseScale(*scale); err != nil {
 		return c, err
 	}
-	c.series.Encryption, err = parseEncryption(*encrypt)
+	if c.series.Encryption, err = parseEncryption(*encrypt); err != nil {
+		return c, err
+	}
+	c.seeds = []uint64{c.series.Seed}
+	if *seeds != "" {
+		if isSet(f, "seed") {
+			return c, errors.New("give -seed or -seeds, not both")
+		}
+		c.seeds, err = parseSeeds(*seeds)
+	}
 	return c, err
+}
+
+// isSet reports whether a flag was given.
+func isSet(f *flag.FlagSet, name string) (set bool) {
+	f.Visit(func(one *flag.Flag) { set = set || one.Name == name })
+	return set
+}
+
+// parseSeeds parses a list such as 1,2,3.
+func parseSeeds(list string) (seeds []uint64, err error) {
+	for _, text := range strings.Split(list, ",") {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("-seeds takes numbers separated by commas, not %q", list)
+		}
+		if slices.Contains(seeds, seed) {
+			return nil, fmt.Errorf("-seeds has %d twice", seed)
+		}
+		seeds = append(seeds, seed)
+	}
+	return seeds, nil
 }
 
 func parseEncryption(name string) (synthetic.Encryption, error) {
@@ -125,6 +164,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	if c.from != "" {
+		report, err := readReport(c.from)
+		if err != nil {
+			return err
+		}
+		return report.write(stdout, c.json)
+	}
 	if !canMeasure {
 		return errors.New("bench measures only on Unix, since other systems have no wait4")
 	}
@@ -140,17 +186,45 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	b := &bench{conf: c, tools: tools, log: stderr, flush: flushDisks, sync: "sync"}
-	report, err := b.run(ctx)
+	report, err := runSeeds(ctx, c, tools, stderr)
 	if err != nil {
 		return err
 	}
 	report.Missing = missing
 	report.Command = strings.Join(append([]string{"go run ./bench"}, publicArgs(args)...), " ")
-	if c.json {
-		return report.writeJSON(stdout)
+	return report.write(stdout, c.json)
+}
+
+// runSeeds measures a series for each seed and returns one report of all of them.
+func runSeeds(ctx context.Context, c config, tools []*tool, log io.Writer) (*report, error) {
+	var all *report
+	for _, seed := range c.seeds {
+		one := c
+		one.series.Seed = seed
+		one.dir = filepath.Join(c.dir, fmt.Sprintf("seed-%d", seed))
+		if err := os.Mkdir(one.dir, 0o700); err != nil {
+			return nil, err
+		}
+		if len(c.seeds) > 1 {
+			fmt.Fprintf(log, "seed %d\n", seed)
+		}
+		b := &bench{conf: one, tools: tools, log: log, flush: flushDisks, sync: "sync"}
+		r, err := b.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if all == nil {
+			all = r
+		} else {
+			all.add(r)
+		}
+		if !c.keep {
+			if err := os.RemoveAll(one.dir); err != nil {
+				return nil, err
+			}
+		}
 	}
-	return report.writeMarkdown(stdout)
+	return all, nil
 }
 
 // workFolder makes a new folder for the run, so that removing it at the end removes

@@ -59,7 +59,7 @@ func TestRunSnapOnly(t *testing.T) {
 	}
 	work := t.TempDir()
 	var out, log bytes.Buffer
-	args := []string{"-scale", "tiny", "-days", "2", "-devices", "1", "-repeat", "1", "-tools", "snap", "-dir", work, "-json"}
+	args := []string{"-scale", "tiny", "-days", "2", "-devices", "1", "-repeat", "1", "-tools", "snap", "-dir", work, "-json", "-seeds", "1,2"}
 	if err := run(t.Context(), args, &out, &log); err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
@@ -68,18 +68,18 @@ func TestRunSnapOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	snap := r.tool(snapName)
-	if snap == nil || len(snap.Wrong) > 0 || snap.Restored != 2 {
+	if snap == nil || len(snap.Wrong) > 0 || snap.Restored != 4 {
 		t.Fatalf("restores of snap: %+v", snap)
 	}
 	for _, s := range []step{stepFirst, stepNext, stepUnchanged, stepRestore(0), stepRestore(1), stepCheck} {
-		if got := snap.Samples[s]; len(got) != 1 || got[0].Wall <= 0 || got[0].CPU <= 0 || got[0].Peak < 4<<20 {
+		if got := snap.Samples[s]; len(got) != 2 || got[0].Wall <= 0 || got[0].CPU <= 0 || got[0].Peak < 4<<20 {
 			t.Errorf("%s: %+v", s, got)
 		}
 	}
-	if len(snap.Sizes) != 2 || snap.Sizes[0][0] < 1<<20 || snap.Sizes[1][0] <= snap.Sizes[0][0] {
+	if len(snap.Sizes) != 2 || len(snap.Sizes[1]) != 2 || snap.Sizes[0][0] < 1<<20 || snap.Sizes[1][0] <= snap.Sizes[0][0] {
 		t.Errorf("sizes %v", snap.Sizes)
 	}
-	if n := len(r.tool(referenceName).Samples[stepCopy]); n != 1 {
+	if n := len(r.tool(referenceName).Samples[stepCopy]); n != 2 {
 		t.Errorf("%d samples of cp", n)
 	}
 	if left, _ := os.ReadDir(work); len(left) > 0 {
@@ -184,6 +184,11 @@ func TestParseFlags(t *testing.T) {
 		{[]string{"-scale", "huge"}, "scale"},
 		{[]string{"-encrypt", "some"}, "-encrypt takes"},
 		{[]string{"folder"}, "unexpected"},
+		{[]string{"-seeds", "1,2,3"}, ""},
+		{[]string{"-seeds", "1,x"}, "-seeds takes numbers"},
+		{[]string{"-seeds", "2,2"}, "2 twice"},
+		{[]string{"-seeds", "1,2", "-seed", "3"}, "not both"},
+		{[]string{"-days", "10001"}, "at most 10000"},
 		{[]string{"-nothing"}, "not defined"},
 	} {
 		var log bytes.Buffer

@@ -163,7 +163,7 @@ func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err er
 			if err != nil {
 				return err
 			}
-			b.report.Floor = append(b.report.Floor, size)
+			b.report.addFloor(size)
 		}
 		b.logf("day %d: import", day)
 		if err := b.storeDay(ctx, day); err != nil {

@@ -28,7 +28,7 @@ var times = figures[:2]
 // row is a line of the table.
 type row struct {
 	title  string
-	values map[string]float64 // by tool; absent if a tool has none
+	values map[string][]float64 // by tool, one for each sample; absent if a tool has none
 	prec   int
 	suffix string
 	ratio  bool // print ratios to restic
@@ -47,8 +47,8 @@ func (r *report) rows() []row {
 	for _, s := range []step{stepCopy, stepCopySync} {
 		out = append(out, r.stepRows(s, times)...)
 	}
-	out = append(out, r.quotient(fmt.Sprintf("time to restore day %d, against cp -r", last), func(t *toolReport) (float64, float64) {
-		return r.wall(t, stepRestore(last)), r.wall(r.tool(referenceName), stepCopy)
+	out = append(out, r.quotient(fmt.Sprintf("time to restore day %d, against cp -r", last), func(t *toolReport) ([]float64, []float64) {
+		return wall(t, stepRestore(last)), wall(r.tool(referenceName), stepCopy)
 	}))
 	out = append(out, r.stepRows(stepCheck, figures)...)
 	for _, s := range []step{stepSHA256, stepB3} {
@@ -57,8 +57,8 @@ func (r *report) rows() []row {
 			out = append(out, line)
 		}
 	}
-	out = append(out, r.quotient("speed of the check, against the slower checksum program", func(t *toolReport) (float64, float64) {
-		return max(r.wall(t, stepSHA256), r.wall(t, stepB3)), r.wall(t, stepCheck)
+	out = append(out, r.quotient("speed of the check, against the slower checksum program", func(t *toolReport) ([]float64, []float64) {
+		return larger(wall(t, stepSHA256), wall(t, stepB3)), wall(t, stepCheck)
 	}))
 	return slices.DeleteFunc(out, func(r row) bool { return len(r.values) == 0 })
 }
@@ -66,66 +66,77 @@ func (r *report) rows() []row {
 // sizeRows returns the rows of repository sizes.
 func (r *report) sizeRows() []row {
 	last := r.Series.Days - 1
-	size := func(t *toolReport, day int) float64 {
-		if day >= len(t.Sizes) {
-			return 0
-		}
-		return median(t.Sizes[day])
-	}
-	line := func(title string, of func(day func(int) float64) float64) row {
-		out := row{title: title + ", MB", values: map[string]float64{}, prec: 2, ratio: true}
+	line := func(title string, of func(*toolReport) []float64) row {
+		out := row{title: title + ", MB", values: map[string][]float64{}, prec: 2, ratio: true}
 		for i := range r.Tools {
-			t := &r.Tools[i]
-			day := func(d int) float64 { return size(t, d) }
-			if t.Name == referenceName {
-				day = func(d int) float64 { return float64(r.floorUntil(d).Each) }
-			}
-			if v := of(day); v > 0 {
-				out.values[t.Name] = v / 1e6
+			if v := of(&r.Tools[i]); median(v) > 0 {
+				out.values[r.Tools[i].Name] = mapped(v, func(bytes float64) float64 { return bytes / 1e6 })
 			}
 		}
 		return out
 	}
-	out := []row{line("repository after day 0", func(day func(int) float64) float64 { return day(0) })}
+	after := func(day int) func(*toolReport) []float64 {
+		return func(t *toolReport) []float64 { return r.sizes(t, day) }
+	}
+	out := []row{line("repository after day 0", after(0))}
 	if last == 0 {
 		return out
 	}
 	out = append(out,
-		line(fmt.Sprintf("repository after day %d", last), func(day func(int) float64) float64 { return day(last) }),
-		line("growth between", func(day func(int) float64) float64 { return day(last) - day(0) }))
-	low := r.floorUntil(last)
+		line(fmt.Sprintf("repository after day %d", last), after(last)),
+		line("growth between", func(t *toolReport) []float64 {
+			return combined(r.sizes(t, last), r.sizes(t, 0), func(a, b float64) float64 { return a - b })
+		}))
 	for _, f := range []struct {
 		title string
-		of    int64
+		of    func(floorSize) int64
 	}{
-		{"the floor, file by file", low.Each},
-		{"the floor, small files together", low.Together},
+		{"the floor, file by file", func(f floorSize) int64 { return f.Each }},
+		{"the floor, small files together", func(f floorSize) int64 { return f.Together }},
 	} {
-		out = append(out, r.quotient(fmt.Sprintf("after day %d, against %s", last, f.title), func(t *toolReport) (float64, float64) {
-			return size(t, last), float64(f.of)
+		out = append(out, r.quotient(fmt.Sprintf("after day %d, against %s", last, f.title), func(t *toolReport) ([]float64, []float64) {
+			return r.sizes(t, last), r.floors(last, f.of)
 		}))
 	}
 	return out
 }
 
-// floorUntil returns the total floor from day 0 to a day.
-func (r *report) floorUntil(day int) floorSize {
-	var sum floorSize
-	for _, f := range r.Floor[:min(day+1, len(r.Floor))] {
-		sum.Each += f.Each
-		sum.Together += f.Together
+// sizes returns the sizes of a tool's repositories after a day, by seed and repetition.
+// Those of the reference are the floors.
+func (r *report) sizes(t *toolReport, day int) []float64 {
+	switch {
+	case t.Name == referenceName:
+		return r.floors(day, func(f floorSize) int64 { return f.Each })
+	case day >= len(t.Sizes):
+		return nil
 	}
-	return sum
+	return mapped(t.Sizes[day], func(n int64) float64 { return float64(n) })
+}
+
+// floors returns the total floor from day 0 to a day, by seed and repetition. The
+// repetitions of a seed have the same floor.
+func (r *report) floors(day int, of func(floorSize) int64) []float64 {
+	var out []float64
+	for _, days := range r.Floor {
+		var sum float64
+		for _, f := range days[:min(day+1, len(days))] {
+			sum += float64(of(f))
+		}
+		for range r.Repeat {
+			out = append(out, sum)
+		}
+	}
+	return out
 }
 
 // stepRows returns the rows of one step.
 func (r *report) stepRows(s step, list []figure) []row {
 	var out []row
 	for _, f := range list {
-		line := row{title: fmt.Sprintf("%s, %s", s, f.unit), values: map[string]float64{}, prec: f.prec, ratio: true}
+		line := row{title: fmt.Sprintf("%s, %s", s, f.unit), values: map[string][]float64{}, prec: f.prec, ratio: true}
 		for _, t := range r.Tools {
 			if samples := t.Samples[s]; len(samples) > 0 {
-				line.values[t.Name] = median(mapped(samples, f.of))
+				line.values[t.Name] = mapped(samples, f.of)
 			}
 		}
 		out = append(out, line)
@@ -134,21 +145,55 @@ func (r *report) stepRows(s step, list []figure) []row {
 }
 
 // quotient returns a row of ratios, for the tools for which both values are known.
-func (r *report) quotient(title string, of func(*toolReport) (value, base float64)) row {
-	line := row{title: title, values: map[string]float64{}, prec: 2, suffix: "x"}
+func (r *report) quotient(title string, of func(*toolReport) (values, bases []float64)) row {
+	line := row{title: title, values: map[string][]float64{}, prec: 2, suffix: "x"}
 	for i := range r.Tools {
 		if t := &r.Tools[i]; t.Name != referenceName {
-			if value, base := of(t); value > 0 && base > 0 {
-				line.values[t.Name] = value / base
+			if ratios := ratios(of(t)); len(ratios) > 0 {
+				line.values[t.Name] = ratios
 			}
 		}
 	}
 	return line
 }
 
-// wall returns the median wall time of a step in seconds, 0 without samples.
-func (r *report) wall(t *toolReport, s step) float64 {
-	return median(mapped(t.Samples[s], figures[0].of))
+// ratios returns the ratio of each value to the base that was measured in the same
+// round. If there are more values than bases or fewer, it returns the ratio of the
+// medians. It returns nothing if a base is missing or 0.
+func ratios(values, bases []float64) []float64 {
+	if median(values) <= 0 || median(bases) <= 0 || slices.Min(bases) <= 0 {
+		return nil
+	}
+	return combined(values, bases, func(v, base float64) float64 { return v / base })
+}
+
+// combined calls f for each pair of values, or once for the medians if the lists differ
+// in length.
+func combined(a, b []float64, f func(a, b float64) float64) []float64 {
+	if len(a) == 0 || len(b) == 0 {
+		return nil
+	}
+	if len(a) != len(b) {
+		return []float64{f(median(a), median(b))}
+	}
+	out := make([]float64, len(a))
+	for i := range a {
+		out[i] = f(a[i], b[i])
+	}
+	return out
+}
+
+// larger returns the larger value of each pair, or one list if the other is empty.
+func larger(a, b []float64) []float64 {
+	if len(a) == 0 || len(b) == 0 {
+		return append(a, b...)
+	}
+	return combined(a, b, func(a, b float64) float64 { return max(a, b) })
+}
+
+// wall returns the wall times of a step in seconds.
+func wall(t *toolReport, s step) []float64 {
+	return mapped(t.Samples[s], figures[0].of)
 }
 
 func mapped[T, U any](list []T, f func(T) U) []U {
@@ -194,17 +239,36 @@ func (r *report) writeMarkdown(w io.Writer) error {
 	return err
 }
 
-// cell returns a value, with its ratio to restic's value in brackets.
+// cell returns the median of a tool's values, and in brackets its ratios to restic's
+// values: their median, and the smallest and the largest. If the values are ratios
+// themselves, it returns their smallest and largest in brackets.
 func (l row) cell(name string) string {
-	v, ok := l.values[name]
-	if !ok {
+	values := l.values[name]
+	if len(values) == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("%.*f%s", l.prec, v, l.suffix)
-	if base := l.values[ratioTo]; l.ratio && base > 0 && name != ratioTo {
-		text += fmt.Sprintf(" (%.2f)", v/base)
+	text := fmt.Sprintf("%.*f%s", l.prec, median(values), l.suffix)
+	switch {
+	case l.ratio && name != ratioTo:
+		if list := ratios(values, l.values[ratioTo]); len(list) > 0 {
+			text += fmt.Sprintf(" (%.2f%s)", median(list), spread(list, "; "))
+		}
+	case l.suffix != "":
+		if s := spread(values, ""); s != "" {
+			text += " (" + s + ")"
+		}
 	}
 	return text
+}
+
+// spread returns the smallest and the largest ratio after a prefix. It returns "" if
+// both look like the median.
+func spread(list []float64, prefix string) string {
+	low, high := fmt.Sprintf("%.2f", slices.Min(list)), fmt.Sprintf("%.2f", slices.Max(list))
+	if low == high {
+		return ""
+	}
+	return prefix + low + "–" + high
 }
 
 // conditions prints what was measured and where.
@@ -215,16 +279,28 @@ func (r *report) conditions(w io.Writer) {
 	if s.Compact {
 		databases = "databases as compacted copies"
 	}
-	fmt.Fprintf(w, "%d %s backups over %d days, encryption %s, %s, seed %d: ", s.Devices, s.Scale, s.Days, s.Encrypt, databases, s.Seed)
-	if n := len(s.Bytes); n > 0 {
-		fmt.Fprintf(w, "%.1f MB in %d files on day 0, %.1f MB in %d on day %d", float64(s.Bytes[0])/1e6, s.Files[0], float64(s.Bytes[n-1])/1e6, s.Files[n-1], n-1)
+	fmt.Fprintf(w, "%d %s backups over %d days, encryption %s, %s, %s: ", s.Devices, s.Scale, s.Days, s.Encrypt, databases, s.seeds())
+	if n := len(s.Bytes[0]); n > 0 {
+		fmt.Fprintf(w, "%.1f MB in %d files on day 0, %.1f MB in %d on day %d", float64(s.Bytes[0][0])/1e6, s.Files[0][0], float64(s.Bytes[0][n-1])/1e6, s.Files[0][n-1], n-1)
+		if len(s.Seeds) > 1 {
+			fmt.Fprintf(w, " (seed %d)", s.Seeds[0])
+		}
 	}
 	fmt.Fprintf(w, ".\n%s, %s, %d cores, %.1f GB of memory, load %s when the run began; %s; %s.\n\n", m.System, m.CPU, m.Cores, float64(m.Memory)/1e9, m.Load, r.Go, r.Date)
 }
 
+// seeds returns the seeds in words.
+func (s *seriesReport) seeds() string {
+	list := strings.Join(mapped(s.Seeds, func(n uint64) string { return fmt.Sprint(n) }), ", ")
+	if len(s.Seeds) == 1 {
+		return "seed " + list
+	}
+	return "seeds " + list
+}
+
 // notes prints how to read the table and which programs were measured.
 func (r *report) notes(w io.Writer) {
-	fmt.Fprintf(w, "Medians of %d repositories per program (next day: of all days in all of them). In brackets: the ratio to %s's figure. MB are millions of bytes. A step runs one command per device; times are sums, peaks the largest. Files are in the page cache. Peaks of 8 MB or less are those of the measuring process.\n", r.Repeat, ratioTo)
+	fmt.Fprintf(w, "Medians of %d repositories per program (next day: of all days in all of them). In brackets: the ratio to %s's figure of the same round; the median, and if there are several, the smallest and the largest. MB are millions of bytes. A step runs one command per device; times are sums, peaks the largest. Files are in the page cache. Peaks of 8 MB or less are those of the measuring process.\n", r.Repeat*len(r.Series.Seeds), ratioTo)
 	if len(r.Floor) > 0 {
 		fmt.Fprintln(w, "The floor: each new content once; a changed file as xdelta3 -9 -S lzma against the day before, a new one as xz -9, or uncompressed if that is less; without names, metadata and encryption.")
 		if r.Series.Encrypt != encryptions[0] {
