@@ -62,6 +62,8 @@ type config struct {
 	date   string
 	seeds  []uint64
 	from   string // file of an earlier report
+	guard  string // file of limits
+	update bool   // write that file
 }
 
 var encryptions = []string{"none", "all", "alternate"} // by synthetic.Encryption
@@ -92,6 +94,8 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	f.BoolVar(&c.floor, "floor", false, "also compute the floor: what xdelta3 and xz need for the changes")
 	f.BoolVar(&c.json, "json", false, "print all samples as JSON instead of the table")
 	f.StringVar(&c.from, "from", "", "measure nothing; print the report in this `file`, which -json has printed")
+	f.StringVar(&c.guard, "guard", "", "compare one small series of snap with the limits in this `file`, and nothing else; -dir should be a memory disk")
+	f.BoolVar(&c.update, "guard-update", false, "write what was measured as the new limits of -guard")
 	f.StringVar(&c.date, "date", time.Now().UTC().Format(time.DateOnly), "`date` to print")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -110,6 +114,9 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	}
 	if *names != "" {
 		c.tools = strings.Split(*names, ",")
+	}
+	if c.update && c.guard == "" {
+		return c, errors.New("-guard-update needs -guard FILE")
 	}
 	var err error
 	if c.series.Scale, err = synthetic.ParseScale(*scale); err != nil {
@@ -181,6 +188,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		fmt.Fprintln(stderr, "working in", c.dir)
 	} else {
 		defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
+	}
+	if c.guard != "" {
+		return runGuard(ctx, c, c.guard, c.update, stdout, stderr)
 	}
 	tools, missing, err := findTools(ctx, c)
 	if err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"io/fs"
 	"os/exec"
+	"time"
 )
 
 const (
@@ -15,5 +16,6 @@ const (
 func isStarter() bool                             { return false }
 func starter([]string) int                        { return 1 }
 func ownGroup(*exec.Cmd)                          {}
+func ownCPU() time.Duration                       { return 0 }
 func flushDisks()                                 {}
 func fileKey(fs.FileInfo) (key [2]uint64, _ bool) { return key, false }

@@ -92,3 +92,12 @@ func fileKey(info fs.FileInfo) (key [2]uint64, linked bool) {
 	}
 	return [2]uint64{uint64(st.Dev), uint64(st.Ino)}, true
 }
+
+// ownCPU returns the CPU time that this process has taken so far.
+func ownCPU() time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		panic(err) // it cannot fail with these arguments
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}

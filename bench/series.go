@@ -54,8 +54,8 @@ type bench struct {
 	report  *report
 }
 
-// run runs the benchmark. It prints only progress.
-func (b *bench) run(ctx context.Context) (_ *report, err error) {
+// begin begins a series and makes the repositories. The caller closes the series.
+func (b *bench) begin(ctx context.Context) (*synthetic.Series, error) {
 	b.report = newReport(ctx, b.conf, b.tools)
 	b.backups = filepath.Join(b.conf.dir, "backups")
 	if err := os.Mkdir(b.backups, 0o700); err != nil {
@@ -66,11 +66,20 @@ func (b *bench) run(ctx context.Context) (_ *report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, series.Close()) }()
 	b.devices = series.Devices()
 	if err := b.createRepos(ctx); err != nil {
+		return nil, errors.Join(err, series.Close())
+	}
+	return series, nil
+}
+
+// run runs the benchmark. It prints only progress.
+func (b *bench) run(ctx context.Context) (_ *report, err error) {
+	series, err := b.begin(ctx)
+	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, series.Close()) }()
 	if err := b.storeDays(ctx, series); err != nil {
 		return nil, err
 	}
@@ -148,18 +157,12 @@ func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err er
 		defer func() { err = errors.Join(err, floor.close()) }()
 	}
 	for day := range b.conf.days {
-		if err := series.Next(ctx, b.backups); err != nil {
+		if err := b.nextDay(ctx, series); err != nil {
 			return err
 		}
-		now, err := readContents(b.backups)
-		if err != nil {
-			return err
-		}
-		b.days = append(b.days, now)
-		b.report.addDay(now)
 		if floor != nil {
 			b.logf("day %d: floor", day)
-			size, err := floor.next(ctx, b.backups, now)
+			size, err := floor.next(ctx, b.backups, b.days[day])
 			if err != nil {
 				return err
 			}
@@ -170,6 +173,20 @@ func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err er
 			return err
 		}
 	}
+	return nil
+}
+
+// nextDay generates the next day.
+func (b *bench) nextDay(ctx context.Context, series *synthetic.Series) error {
+	if err := series.Next(ctx, b.backups); err != nil {
+		return err
+	}
+	now, err := readContents(b.backups)
+	if err != nil {
+		return err
+	}
+	b.days = append(b.days, now)
+	b.report.addDay(now)
 	return nil
 }
 
@@ -227,34 +244,37 @@ func (b *bench) restoreDay(ctx context.Context, day int) error {
 	if day == b.conf.days-1 {
 		after = append(after, func() error { return b.copyFolder(ctx) })
 	}
-	return b.eachRepo(func(r *toolRepo) error {
-		target := filepath.Join(b.conf.dir, "target")
-		if err := os.Mkdir(target, 0o700); err != nil {
+	return b.eachRepo(func(r *toolRepo) error { return b.restore(ctx, r, day) }, after...)
+}
+
+// restore restores all devices of a day from a repository and compares the result.
+func (b *bench) restore(ctx context.Context, r *toolRepo, day int) error {
+	target := filepath.Join(b.conf.dir, "target")
+	if err := os.Mkdir(target, 0o700); err != nil {
+		return err
+	}
+	var sum sample
+	for _, d := range b.devices {
+		p := r.params(d, day)
+		p.target = target
+		var err error
+		if p.id, err = r.tool.snapshotID(ctx, p, b.backups); err != nil {
 			return err
 		}
-		var sum sample
-		for _, d := range b.devices {
-			p := r.params(d, day)
-			p.target = target
-			var err error
-			if p.id, err = r.tool.snapshotID(ctx, p, b.backups); err != nil {
-				return err
-			}
-			b.flush()
-			s, _, err := r.tool.command(r.tool.restore(p), p, target).measure(ctx)
-			if err != nil {
-				return fmt.Errorf("%s: restore of day %d: %w", r.tool.name, day, err)
-			}
-			sum = sum.plus(s)
-		}
-		b.report.addSample(r.tool.name, stepRestore(day), sum)
-		got, err := readContents(target)
+		b.flush()
+		s, _, err := r.tool.command(r.tool.restore(p), p, target).measure(ctx)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: restore of day %d: %w", r.tool.name, day, err)
 		}
-		b.report.addVerdict(r.tool.name, day, b.days[day].compare(got))
-		return os.RemoveAll(target)
-	}, after...)
+		sum = sum.plus(s)
+	}
+	b.report.addSample(r.tool.name, stepRestore(day), sum)
+	got, err := readContents(target)
+	if err != nil {
+		return err
+	}
+	b.report.addVerdict(r.tool.name, day, b.days[day].compare(got))
+	return os.RemoveAll(target)
 }
 
 // copyFolder measures cp.

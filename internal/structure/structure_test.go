@@ -84,7 +84,7 @@ var libraryUsers = []struct {
 	{"github.com/BurntSushi/toml", []string{"config"}},
 	{"github.com/danielpaulus/go-ios", []string{"device/protocol/stream"}},
 	{"github.com/godbus/dbus", []string{"internal/keyring"}},
-	{"github.com/klauspost/compress", []string{"pack/...", "repo/repotest"}},
+	{"github.com/klauspost/compress", []string{"bench", "pack/...", "repo/repotest"}},
 	{"github.com/klauspost/reedsolomon", []string{"repo/parity"}},
 	{"github.com/minio/minio-go", []string{"repo/backend/s3"}},
 	{"github.com/pkg/sftp", []string{"repo/backend/sftp"}},
