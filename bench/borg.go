@@ -12,5 +12,6 @@ func borgTool() tool {
 		store:   func(p params) []string { return []string{"create", "-C", "auto,zstd", archive(p), p.folder} },
 		restore: func(p params) []string { return []string{"extract", archive(p)} },
 		check:   func(params) []string { return []string{"check", "--verify-data"} },
+		listAll: func(params) []string { return []string{"list", "--json"} },
 	}
 }

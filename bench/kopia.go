@@ -25,5 +25,6 @@ func kopiaTool() tool {
 		parseID: onlyID,
 		restore: func(p params) []string { return []string{"snapshot", "restore", p.id, p.target + "/" + p.folder} },
 		check:   func(params) []string { return []string{"snapshot", "verify", "--verify-files-percent", "100"} },
+		listAll: func(params) []string { return []string{"snapshot", "list", "--all", "--json"} },
 	}
 }

@@ -61,9 +61,12 @@ type config struct {
 	json   bool
 	date   string
 	seeds  []uint64
-	from   string // file of an earlier report
-	guard  string // file of limits
-	update bool   // write that file
+	// history is the number of snapshots that each repository gets beside those of the series.
+	history int
+	target  string // folder to restore to; empty means below dir
+	from    string // file of an earlier report
+	guard   string // file of limits
+	update  bool   // write that file
 }
 
 var encryptions = []string{"none", "all", "alternate"} // by synthetic.Encryption
@@ -89,6 +92,8 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 		paths[name] = f.String(name, "", text)
 	}
 	f.StringVar(&c.dir, "dir", "", "`folder` for the run (default: a temporary one)")
+	f.StringVar(&c.target, "restore-to", "", "restore and copy to a folder in this `folder`, such as one on a memory disk (default: the folder for the run)")
+	f.IntVar(&c.history, "history", 0, "after day 0, add `N` snapshots of the same content without measuring; quick only with snap")
 	f.BoolVar(&c.keep, "keep", false, "keep folders and repositories")
 	f.IntVar(&c.repeat, "repeat", 3, "repositories per program; each step is measured in all of them")
 	f.BoolVar(&c.floor, "floor", false, "also compute the floor: what xdelta3 and xz need for the changes")
@@ -105,6 +110,9 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	}
 	if c.days < 1 || c.repeat < 1 || c.series.Devices < 1 {
 		return c, errors.New("-days, -devices and -repeat must be at least 1")
+	}
+	if c.history < 0 || c.history > maxHistory {
+		return c, fmt.Errorf("-history takes 0 to %d", maxHistory)
 	}
 	if c.days > maxDays || c.repeat > maxRepeat {
 		return c, fmt.Errorf("-days takes at most %d, -repeat %d", maxDays, maxRepeat)
@@ -184,6 +192,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if c.dir, err = workFolder(c.dir); err != nil {
 		return err
 	}
+	if c.target != "" {
+		if c.target, err = workFolder(c.target); err != nil {
+			return errors.Join(err, os.RemoveAll(c.dir))
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(c.target)) }()
+	}
 	if c.keep {
 		fmt.Fprintln(stderr, "working in", c.dir)
 	} else {
@@ -255,7 +269,7 @@ func workFolder(parent string) (string, error) {
 // publicArgs removes paths of this machine from a command line, so that a report can be
 // published.
 func publicArgs(args []string) []string {
-	private := map[string]bool{"dir": true, "date": true, "keep": true}
+	private := map[string]bool{"dir": true, "restore-to": true, "date": true, "keep": true}
 	for _, name := range toolNames() {
 		private[name] = true
 	}

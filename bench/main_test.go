@@ -57,9 +57,9 @@ func TestRunSnapOnly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs snap")
 	}
-	work := t.TempDir()
+	work, target := t.TempDir(), t.TempDir()
 	var out, log bytes.Buffer
-	args := []string{"-scale", "tiny", "-days", "2", "-devices", "1", "-repeat", "1", "-tools", "snap", "-dir", work, "-json", "-seeds", "1,2"}
+	args := []string{"-scale", "tiny", "-days", "2", "-devices", "1", "-repeat", "1", "-tools", "snap", "-dir", work, "-json", "-seeds", "1,2", "-history", "3", "-restore-to", target}
 	if err := run(t.Context(), args, &out, &log); err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
@@ -71,7 +71,7 @@ func TestRunSnapOnly(t *testing.T) {
 	if snap == nil || len(snap.Wrong) > 0 || snap.Restored != 4 {
 		t.Fatalf("restores of snap: %+v", snap)
 	}
-	for _, s := range []step{stepFirst, stepNext, stepUnchanged, stepRestore(0), stepRestore(1), stepCheck} {
+	for _, s := range []step{stepFirst, stepNext, stepUnchanged, stepList, stepRestore(0), stepRestore(1), stepCheck} {
 		if got := snap.Samples[s]; len(got) != 2 || got[0].Wall <= 0 || got[0].CPU <= 0 || got[0].Peak < 4<<20 {
 			t.Errorf("%s: %+v", s, got)
 		}
@@ -85,7 +85,10 @@ func TestRunSnapOnly(t *testing.T) {
 	if left, _ := os.ReadDir(work); len(left) > 0 {
 		t.Errorf("%s was not removed", left[0].Name())
 	}
-	if strings.Contains(r.Command, work) || !strings.Contains(r.Command, "-scale tiny") {
+	if left, _ := os.ReadDir(target); len(left) > 0 {
+		t.Errorf("%s was not removed", left[0].Name())
+	}
+	if strings.Contains(r.Command, work) || strings.Contains(r.Command, target) || !strings.Contains(r.Command, "-scale tiny") {
 		t.Errorf("command %q", r.Command)
 	}
 }
@@ -188,6 +191,8 @@ func TestParseFlags(t *testing.T) {
 		{[]string{"-seeds", "1,x"}, "-seeds takes numbers"},
 		{[]string{"-seeds", "2,2"}, "2 twice"},
 		{[]string{"-seeds", "1,2", "-seed", "3"}, "not both"},
+		{[]string{"-history", "-1"}, "-history takes"},
+		{[]string{"-guard-update"}, "needs -guard"},
 		{[]string{"-days", "10001"}, "at most 10000"},
 		{[]string{"-nothing"}, "not defined"},
 	} {
@@ -214,7 +219,7 @@ func TestEncryptionNamesFollowPackageSynthetic(t *testing.T) {
 }
 
 func TestPublicArgs(t *testing.T) {
-	got := publicArgs([]string{"-scale", "small", "-dir", "/home/me", "-restic=/home/me/restic", "--borg", "/x", "-keep", "-floor", "-date", "2026-01-01", "-days=3"})
+	got := publicArgs([]string{"-scale", "small", "-dir", "/home/me", "-restic=/home/me/restic", "--borg", "/x", "-keep", "-floor", "-restore-to", "/mnt", "-date", "2026-01-01", "-days=3"})
 	if want := []string{"-scale", "small", "-floor", "-days=3"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

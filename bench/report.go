@@ -15,6 +15,8 @@ import (
 const (
 	maxDays   = 10_000 // of a series
 	maxRepeat = 1000
+
+	maxHistory = 1_000_000 // snapshots
 )
 
 // referenceName is the name of the column with the floor and cp.
@@ -43,6 +45,7 @@ type seriesReport struct {
 	Compact bool      `json:"compacted_databases"`
 	Bytes   [][]int64 `json:"bytes"` // of all folders, by seed, then by day
 	Files   [][]int   `json:"files"`
+	History int       `json:"more_snapshots,omitempty"` // added after day 0
 }
 
 type toolReport struct {
@@ -65,7 +68,7 @@ func newReport(ctx context.Context, c config, tools []*tool) *report {
 		Series: seriesReport{
 			Scale: c.series.Scale.String(), Devices: c.series.Devices, Days: c.days, Seeds: []uint64{c.series.Seed},
 			Encrypt: encryptions[c.series.Encryption], Compact: c.series.CompactDBs,
-			Bytes: [][]int64{nil}, Files: [][]int{nil},
+			Bytes: [][]int64{nil}, Files: [][]int{nil}, History: c.history,
 		},
 	}
 	for _, t := range tools {

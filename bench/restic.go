@@ -13,5 +13,6 @@ func resticTool() tool {
 		parseID: onlyID,
 		restore: func(p params) []string { return []string{"restore", p.id, "--target", p.target} },
 		check:   func(params) []string { return []string{"check", "--read-data"} },
+		listAll: func(params) []string { return []string{"snapshots", "--json"} },
 	}
 }

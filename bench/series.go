@@ -21,6 +21,7 @@ const (
 	stepFirst     step = "first import"
 	stepNext      step = "next day"
 	stepUnchanged step = "unchanged import"
+	stepList      step = "list of snapshots"
 	stepCheck     step = "check of all data"
 	stepCopy      step = "cp -r"
 	stepCopySync  step = "cp -r, then sync"
@@ -84,6 +85,9 @@ func (b *bench) run(ctx context.Context) (_ *report, err error) {
 		return nil, err
 	}
 	if err := b.eachRepo(func(r *toolRepo) error { return b.store(ctx, r, stepUnchanged, b.conf.days) }); err != nil {
+		return nil, err
+	}
+	if err := b.eachRepo(func(r *toolRepo) error { return b.list(ctx, r) }); err != nil {
 		return nil, err
 	}
 	for _, day := range slices.Compact([]int{0, b.conf.days / 2, b.conf.days - 1}) {
@@ -172,6 +176,11 @@ func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err er
 		if err := b.storeDay(ctx, day); err != nil {
 			return err
 		}
+		if day == 0 {
+			if err := b.addHistory(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -236,6 +245,21 @@ func (b *bench) store(ctx context.Context, r *toolRepo, kind step, day int) erro
 	return nil
 }
 
+// list lists all snapshots of a repository.
+func (b *bench) list(ctx context.Context, r *toolRepo) error {
+	if r.tool.listAll == nil {
+		return nil
+	}
+	p := params{repo: r.repo, home: r.home}
+	b.flush()
+	s, _, err := r.tool.command(r.tool.listAll(p), p, b.backups).measure(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", r.tool.name, stepList, err)
+	}
+	b.report.addSample(r.tool.name, stepList, s)
+	return nil
+}
+
 // restoreDay restores all devices of a day with every tool and compares the result. On
 // the last day it also measures cp.
 func (b *bench) restoreDay(ctx context.Context, day int) error {
@@ -249,7 +273,7 @@ func (b *bench) restoreDay(ctx context.Context, day int) error {
 
 // restore restores all devices of a day from a repository and compares the result.
 func (b *bench) restore(ctx context.Context, r *toolRepo, day int) error {
-	target := filepath.Join(b.conf.dir, "target")
+	target := b.target()
 	if err := os.Mkdir(target, 0o700); err != nil {
 		return err
 	}
@@ -277,9 +301,17 @@ func (b *bench) restore(ctx context.Context, r *toolRepo, day int) error {
 	return os.RemoveAll(target)
 }
 
+// target returns the folder that is restored to. It does not exist yet.
+func (b *bench) target() string {
+	if b.conf.target != "" {
+		return filepath.Join(b.conf.target, "target")
+	}
+	return filepath.Join(b.conf.dir, "target")
+}
+
 // copyFolder measures cp.
 func (b *bench) copyFolder(ctx context.Context) error {
-	target := filepath.Join(b.conf.dir, "target")
+	target := b.target()
 	for _, c := range []struct {
 		step step
 		args []string

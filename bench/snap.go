@@ -23,6 +23,8 @@ func snapTool() tool {
 		parseID: onlyID,
 		restore: func(p params) []string { return []string{"materialize", p.id, p.target} },
 		check:   func(params) []string { return []string{"check", "--read-data"} },
+		listAll: func(params) []string { return []string{"snapshots", "--json"} },
+		history: snapHistory,
 	}
 }
 

@@ -40,6 +40,7 @@ func (r *report) rows() []row {
 	for _, s := range []step{stepFirst, stepNext, stepUnchanged} {
 		out = append(out, r.stepRows(s, figures)...)
 	}
+	out = append(out, r.stepRows(stepList, figures)...)
 	last := r.Series.Days - 1
 	for day := range r.Series.Days {
 		out = append(out, r.stepRows(stepRestore(day), figures)...)
@@ -301,6 +302,9 @@ func (s *seriesReport) seeds() string {
 // notes prints how to read the table and which programs were measured.
 func (r *report) notes(w io.Writer) {
 	fmt.Fprintf(w, "Medians of %d repositories per program (next day: of all days in all of them). In brackets: the ratio to %s's figure of the same round; the median, and if there are several, the smallest and the largest. MB are millions of bytes. A step runs one command per device; times are sums, peaks the largest. Files are in the page cache. Peaks of 8 MB or less are those of the measuring process.\n", r.Repeat*len(r.Series.Seeds), ratioTo)
+	if s := r.Series.History; s > 0 {
+		fmt.Fprintf(w, "After day 0, each repository got %d more snapshots of the same content, which were not measured.\n", s)
+	}
 	if len(r.Floor) > 0 {
 		fmt.Fprintln(w, "The floor: each new content once; a changed file as xdelta3 -9 -S lzma against the day before, a new one as xz -9, or uncompressed if that is less; without names, metadata and encryption.")
 		if r.Series.Encrypt != encryptions[0] {

@@ -49,7 +49,7 @@ func exampleReport() *report {
 	return &report{
 		Command: "go run ./bench -floor", Date: "2026-01-02", Go: "go1.26", Repeat: 3,
 		Machine: machine{"Linux 6 x86_64", "some CPU", 2, 8_000_000_000, "0.1 0.2 0.3"},
-		Series:  seriesReport{"small", 2, 4, []uint64{1}, "none", false, [][]int64{{100e6, 110e6, 120e6, 130e6}}, [][]int{{10, 11, 12, 13}}},
+		Series:  seriesReport{"small", 2, 4, []uint64{1}, "none", false, [][]int64{{100e6, 110e6, 120e6, 130e6}}, [][]int{{10, 11, 12, 13}}, 0},
 		Missing: []string{"kopia"},
 		Floor:   [][]floorSize{{{20e6, 16e6}, {1e6, 1e6}, {1e6, 1e6}, {1e6, 1e6}}},
 		Tools: []toolReport{

@@ -38,6 +38,9 @@ type tool struct {
 	parseID func(printed []byte) (string, error)
 	restore func(p params) []string // runs in target and makes target/folder
 	check   func(p params) []string // nil if the program has none
+	listAll func(p params) []string // prints all snapshots; nil if the program has no list
+	// history adds n snapshots with known content to a repository. Nil if only store can.
+	history func(ctx context.Context, repo string, n int) error
 }
 
 // secret is the password of all repositories. Their contents are not secret.

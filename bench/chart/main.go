@@ -2,7 +2,7 @@
 // day, and CPU times as ratios to those of restic.
 //
 //	go -C bench/chart run . size ../results/thirty-days.json ../../docs/img/size.svg
-//	go -C bench/chart run . cpu ../results/thirty-days.json ../../docs/img/cpu.svg
+//	go -C bench/chart run . cpu ../results/ratios.json ../../docs/img/cpu.svg
 //
 // Equal reports make equal files.
 package main

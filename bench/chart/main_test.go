@@ -13,7 +13,7 @@ import (
 
 // The charts in the documents are those of the stored reports.
 func TestChartsOfDocuments(t *testing.T) {
-	for kind, name := range map[string]string{"size": "thirty-days.json", "cpu": "thirty-days.json"} {
+	for kind, name := range map[string]string{"size": "thirty-days.json", "cpu": "ratios.json"} {
 		got := filepath.Join(t.TempDir(), kind)
 		if err := run([]string{kind, filepath.Join("..", "results", name), got}); err != nil {
 			t.Fatal(err)
