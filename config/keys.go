@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,6 +76,10 @@ func pathValue(p *parser, v any) (Value, error) {
 	return out, err
 }
 
+// address fits what is not a path, but an address such as s3:https://HOST/BUCKET. A letter
+// before the colon is a drive of Windows.
+var address = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.@-]+:`)
+
 // resolve returns an absolute path. A relative one begins at the folder of the file, not
 // at the working directory, which is another one in a scheduled job.
 func resolve(path, base, home string) (string, error) {
@@ -86,8 +91,7 @@ func resolve(path, base, home string) (string, error) {
 		return "", fmt.Errorf("%q needs a home folder, and HOME is not set; write the path in full", path)
 	case tilde:
 		return filepath.Join(home, filepath.FromSlash(rest)), nil
-	case filepath.IsAbs(path) || strings.Contains(path, "://"):
-		// An address is refused where the path is used, with advice.
+	case filepath.IsAbs(path) || address.MatchString(path):
 		return path, nil
 	}
 	return filepath.Join(base, filepath.FromSlash(path)), nil

@@ -196,6 +196,9 @@ func (a *app) checkDevices(ctx context.Context, res *checkedConfig) {
 // isThere reports whether a folder has a repository. A folder that is empty or missing may
 // be the place where a disk is mounted at other times.
 func isThere(dir string) bool {
+	if isAddress(dir) {
+		return true
+	}
 	for _, name := range []string{"config", "packs"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 			return true

@@ -58,7 +58,7 @@ func (t *copyTarget) advise(err error) error {
 
 // open opens the target and locks it for writing.
 func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release func(), err error) {
-	be, err := a.openFolder(t.dir)
+	be, err := a.openFolder(ctx, t.dir)
 	if err != nil {
 		return nil, nil, t.advise(openError(t.dir, err))
 	}

@@ -154,7 +154,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 // connect creates the repository and the devices, and serves the devices on a socket
 // of their own.
 func (d *demo) connect(ctx context.Context) (end func(), err error) {
-	be, err := d.a.createFolder(filepath.Join(d.dir, "repository"))
+	be, err := d.a.createFolder(ctx, filepath.Join(d.dir, "repository"))
 	if err != nil {
 		return nil, err
 	}

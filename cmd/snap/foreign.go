@@ -18,14 +18,14 @@ var address = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.@-]+:`)
 // checkAddress returns an error if a repository's folder looks like an address, which snap
 // does not open.
 func checkAddress(dir string) error {
-	if !address.MatchString(dir) {
+	if !address.MatchString(dir) || isAddress(dir) {
 		return nil
 	}
 	if _, err := os.Lstat(dir); err == nil {
 		return nil
 	}
-	return usageError{advised{fmt.Errorf("%s is an address, and snap opens only folders", dir),
-		"mount the share or server first, then name the folder where it is mounted"}}
+	return usageError{advised{fmt.Errorf("%s is an address that snap does not open", dir),
+		"snap opens folders, s3:https://HOST/BUCKET and sftp:USER@HOST:/PATH; mount another share or server first, then name the folder where it is mounted"}}
 }
 
 // foreignRepository returns the name of the program whose repository is in a folder, or "".

@@ -32,7 +32,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 	var from storage
 	if o.from != "" {
 		var err error
-		if from, err = a.openFolder(o.from); err != nil {
+		if from, err = a.openFolder(ctx, o.from); err != nil {
 			return openError(o.from, err)
 		}
 		defer from.Close()
@@ -110,7 +110,7 @@ func (a *app) healKeys(ctx context.Context, dryRun bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	be, err := a.openFolder(dir)
+	be, err := a.openFolder(ctx, dir)
 	if err != nil {
 		return nil, openError(dir, err)
 	}

@@ -24,6 +24,9 @@ func checkNewFolder(dir string) error {
 	if err := checkAddress(dir); err != nil {
 		return err
 	}
+	if isAddress(dir) {
+		return nil
+	}
 	if program := foreignRepository(dir); program != "" {
 		return foreignError(dir, program, repo.ErrExists)
 	}
@@ -58,7 +61,14 @@ func (a *app) initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Create a repository",
-		Long: `Creates a repository in the folder given with -r or SNAP_REPOSITORY.
+		Long: `Creates a repository in the folder or at the address given with -r or
+SNAP_REPOSITORY. Addresses are
+
+  s3:https://HOST/BUCKET/PREFIX           an object store
+  sftp:USER@HOST:/PATH                    a server that ssh reaches
+
+The keys of an object store come from AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY or from ~/.aws. "-o s3.make-bucket=true" makes the bucket.
 
 The folder must be new or empty, so that the repository is not mixed with other
 files.
@@ -88,13 +98,13 @@ An existing repository that was moved to such a share, and a mirror on one, need
 			if err := checkNewFolder(dir); err != nil {
 				return err
 			}
-			if be, err := local.Open(dir); err == nil {
-				// Reject an existing repository before a prompt for the password.
-				if _, err := be.Stat(ctx, "config"); err == nil {
-					return fmt.Errorf("%s: %w", dir, repo.ErrExists)
-				}
+			be, err := a.newStore(ctx, dir)
+			if err != nil {
+				return err
 			}
-			if err := checkEmpty(dir); err != nil {
+			if be != nil {
+				defer be.Close()
+			} else if err := checkEmpty(dir); err != nil {
 				return err
 			}
 			secret, kind, err := a.newSecret(cmd.Context(), a.passwordFile, a.passwordCommand, a.keyFile, true)
@@ -102,21 +112,20 @@ An existing repository that was moved to such a share, and a mirror on one, need
 				return err
 			}
 			defer clear(secret)
-			be, err := local.Create(dir)
-			if errors.Is(err, backend.ErrExist) {
-				// An interrupted init may have left this folder. repo.Create
-				// rejects a folder that is in use.
-				be, err = local.Open(dir)
-			}
-			if err != nil {
-				return err
+			if be == nil {
+				if be, err = a.newFolder(dir); err != nil {
+					return err
+				}
+				defer be.Close()
 			}
 			r, err := a.create(ctx, be, secret, kind)
 			if err != nil {
 				return fmt.Errorf("%s: %w", dir, err)
 			}
-			if err := r.MakeReserve(ctx); err != nil {
-				a.warn("the repository was created, but without a reserve for a full disk: %v", err)
+			if _, noDisk := r.Free(ctx); !errors.Is(noDisk, errors.ErrUnsupported) {
+				if err := r.MakeReserve(ctx); err != nil {
+					a.warn("the repository was created, but without a reserve for a full disk: %v", err)
+				}
 			}
 			if percent > 0 {
 				if _, err := r.RefreshParity(ctx, percent, nil); err != nil {
@@ -139,6 +148,49 @@ An existing repository that was moved to such a share, and a mirror on one, need
 	}
 	cmd.Flags().StringVar(&parity, "parity", "", "protect the repository against bit rot with this `percentage` of parity, such as 5% (snap help parity)")
 	return cmd
+}
+
+// newStore rejects an existing repository before a prompt for the password. It prepares the
+// store at an address, and returns nil for a folder, which is made after the prompt.
+func (a *app) newStore(ctx context.Context, dir string) (be storage, err error) {
+	exists := func(be backend.Backend) error {
+		_, err := be.Stat(ctx, "config")
+		if err == nil {
+			return fmt.Errorf("%s: %w", dir, repo.ErrExists)
+		}
+		return nil
+	}
+	if !isAddress(dir) {
+		if be, err := local.Open(dir); err == nil {
+			return nil, exists(be)
+		}
+		return nil, nil
+	}
+	be, err = a.createFolder(ctx, dir)
+	if errors.Is(err, backend.ErrExist) {
+		be, err = a.openFolder(ctx, dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := exists(be); err != nil {
+		return nil, errors.Join(err, be.Close())
+	}
+	return be, nil
+}
+
+// newFolder makes the folder of a repository.
+func (a *app) newFolder(dir string) (storage, error) {
+	be, err := local.Create(dir)
+	if errors.Is(err, backend.ErrExist) {
+		// An interrupted init may have left this folder. repo.Create rejects a folder that is
+		// in use.
+		be, err = local.Open(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return be, nil
 }
 
 // create creates a repository. If the file system does not support fsync, the

@@ -20,7 +20,7 @@ func TestManPages(t *testing.T) {
 	commands := 0
 	var visit func(cmd *cobra.Command)
 	visit = func(cmd *cobra.Command) {
-		if cmd.Hidden || cmd.Name() == "help" {
+		if cmd.Hidden || cmd.Name() == "help" || cmd.IsAdditionalHelpTopicCommand() {
 			return
 		}
 		commands++

@@ -90,7 +90,7 @@ func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, che
 	if err != nil {
 		return err
 	}
-	source, err := a.openFolder(dir)
+	source, err := a.openFolder(ctx, dir)
 	if err != nil {
 		return openError(dir, err)
 	}
@@ -186,6 +186,12 @@ func (a *app) showMirror(phase string, opts *mirror.Options) (stop func()) {
 
 // checkApart rejects a target that contains the repository or is in it.
 func checkApart(dir, target string) error {
+	if isAddress(dir) || isAddress(target) {
+		if dir == target {
+			return usageError{fmt.Errorf("%s is the repository itself; choose another target", target)}
+		}
+		return nil
+	}
 	resolve := func(p string) string {
 		abs, err := filepath.Abs(p)
 		if err != nil {
@@ -242,19 +248,19 @@ func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what 
 // nothing.
 func (a *app) mirrorTarget(ctx context.Context, source backend.Backend, dir string, readOnly bool) (backend.Backend, func(), error) {
 	nothing := func() {}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && readOnly {
+	if _, err := os.Stat(dir); !isAddress(dir) && errors.Is(err, os.ErrNotExist) && readOnly {
 		if _, err := os.Stat(filepath.Dir(dir)); err != nil {
 			return nil, nothing, fmt.Errorf("%s: %w (connect the disk or the share first)", dir, err)
 		}
 		return memory.New(), nothing, nil
 	}
 	created := true
-	be, err := a.openFolder(dir)
+	be, err := a.openFolder(ctx, dir)
 	if !readOnly {
-		be, err = a.createFolder(dir)
+		be, err = a.createFolder(ctx, dir)
 		if errors.Is(err, backend.ErrExist) {
 			created = false
-			be, err = a.openFolder(dir)
+			be, err = a.openFolder(ctx, dir)
 		}
 	}
 	if err != nil {

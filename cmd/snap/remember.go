@@ -244,7 +244,7 @@ func (a *app) forgetHere(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	be, err := a.openFolder(dir)
+	be, err := a.openFolder(ctx, dir)
 	if err != nil {
 		return openError(dir, err)
 	}

@@ -108,8 +108,11 @@ func testRequests(t *testing.T, earlier int) {
 	ask := func(line string, most int) {
 		t.Helper()
 		far.requests = nil
-		c := cache.New(t.Context(), far, filepath.Join(p.dir, "caches"))
-		p.stores["repo"] = cachedFolder{memoryFolder{c}, c.(backend.FileReader), c.(backend.Keeper), c.(backend.Surveyor)}
+		c, err := cache.New(t.Context(), far, filepath.Join(p.dir, "caches"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.stores["repo"] = cachedFolder{memoryFolder{c}, c, c, c}
 		if code, out := p.run(line); code != 0 {
 			t.Fatalf("%s: exit code %d: %s", line, code, out)
 		}

@@ -28,7 +28,9 @@ type app struct {
 	options        repo.Options  // options of every repository that is opened or created
 	keyBits        int           // size of the keys of a new pairing; see device.PairOptions
 	store          storage       // files of the last opened repository
-	listing        bool          // the command reads records only
+	storeOptions   []string      // see parseOptions
+	noCache        bool
+	listing        bool // the command reads records only
 	// through, if not nil, changes how the files of repositories are read. Tests let a
 	// disk fail with it.
 	through func(dir string, be storage) storage
@@ -99,7 +101,9 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return rewordFlagError(cmd.Name(), err) })
 	f := root.PersistentFlags()
 	a.settings.register(root)
-	f.StringVarP(&a.repoDir, "repo", "r", "", "repository `folder` (or $SNAP_REPOSITORY)")
+	f.StringVarP(&a.repoDir, "repo", "r", "", "`folder` or address of the repository (or $SNAP_REPOSITORY)")
+	f.StringArrayVarP(&a.storeOptions, "option", "o", nil, "set `KEY=VALUE` of a store (snap help stores; can be repeated)")
+	f.BoolVar(&a.noCache, "no-cache", false, "keep no copies of files of a store far away on this computer")
 	f.StringVar(&a.passwordFile, "password-file", "", "read the repository password from the first line of this `file` (or $SNAP_PASSWORD_FILE)")
 	f.StringVar(&a.passwordCommand, "password-command", "", "read the repository password from the output of this shell `command` (or $SNAP_PASSWORD_COMMAND)")
 	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` instead of a password")
@@ -111,6 +115,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 	f.BoolVar(&a.noFsync, "no-fsync", false, "go on where the file system does not support fsync; a power cut can lose files there (or $SNAP_NO_FSYNC=1)")
 	f.DurationVar(&a.retryLock, "retry-lock", 0, "wait up to this `duration`, such as 5m, while another process locks the repository")
 	root.MarkFlagsMutuallyExclusive("password-file", "password-command", "key-file")
+	root.AddCommand(storesTopic())
 	root.AddGroup(
 		&cobra.Group{ID: "backup", Title: "Back up and restore:"},
 		&cobra.Group{ID: "see", Title: "Inspect:"},
@@ -295,18 +300,6 @@ func (a *app) location() (string, error) {
 	return "", usageError{errors.New("no repository is given: use -r FOLDER or set SNAP_REPOSITORY, or write a configuration file with \"snap config init\"")}
 }
 
-// openFolder opens the folder of a repository.
-func (a *app) openFolder(dir string) (storage, error) {
-	be, err := local.Open(dir)
-	return a.opened(dir, be, err)
-}
-
-// createFolder makes the folder of a repository.
-func (a *app) createFolder(dir string) (storage, error) {
-	be, err := local.Create(dir)
-	return a.opened(dir, be, err)
-}
-
 func (a *app) opened(dir string, be storage, err error) (storage, error) {
 	if err != nil {
 		return nil, err
@@ -337,7 +330,7 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	if err != nil {
 		return nil, err
 	}
-	be, err := a.openFolder(dir)
+	be, err := a.openFolder(ctx, dir)
 	if err == nil { // before a prompt for the password
 		bad := repo.CheckConfig(ctx, be)
 		if errors.Is(bad, repo.ErrNotFound) || bad != nil && foreignRepository(dir) != "" {

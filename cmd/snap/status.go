@@ -84,7 +84,7 @@ func (a *app) addCopies(ctx context.Context, rep *status.Report, list []*repo.Sn
 		for _, folder := range v.List {
 			var be status.Store
 			if isThere(folder) {
-				opened, err := a.openFolder(folder)
+				opened, err := a.openFolder(ctx, folder)
 				if err != nil {
 					return openError(folder, err)
 				}

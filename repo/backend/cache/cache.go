@@ -24,6 +24,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -79,19 +80,19 @@ type Backend struct {
 
 // New puts a cache in front of a store. root is the folder of the caches of all
 // repositories; the one for this repository is named by the hash of its config, which
-// contains the repository's ID. If there is no config, nothing is kept, and New returns
-// the store.
-func New(ctx context.Context, store backend.Backend, root string) backend.Backend {
+// contains the repository's ID. New fails if config cannot be read or the folder cannot be
+// made; then the store can be used without a cache.
+func New(ctx context.Context, store backend.Backend, root string) (*Backend, error) {
 	config, err := backend.ReadAll(ctx, store, configName, maxConfigSize)
 	if err != nil {
-		return store
+		return nil, err
 	}
 	sum := blake.Sum(config)
 	b := &Backend{Backend: store, dir: filepath.Join(root, hex.EncodeToString(sum[:16])), config: config, locks: map[string][]byte{}}
 	if err := prepare(root, b.dir); err != nil {
-		return store
+		return nil, fmt.Errorf("make the cache folder: %w", err)
 	}
-	return withFolders(b, store)
+	return b, nil
 }
 
 // Stats returns how many files were read from the cache and how many from the store.
@@ -320,17 +321,6 @@ func (b *Backend) AllowNoFsync() {
 	if store, ok := b.Backend.(backend.NoFsyncer); ok {
 		store.AllowNoFsync()
 	}
-}
-
-// withFolders adds the methods of a store that knows its folders.
-func withFolders(b *Backend, store backend.Backend) backend.Backend {
-	if f, ok := store.(backend.Folders); ok {
-		return &struct {
-			*Backend
-			backend.Folders
-		}{b, f}
-	}
-	return b
 }
 
 func (b *Backend) path(name string) string { return filepath.Join(b.dir, filepath.FromSlash(name)) }

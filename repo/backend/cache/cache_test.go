@@ -31,7 +31,7 @@ func named(folder string, data []byte) string {
 type store struct {
 	*memory.Backend
 	asked *fault.Backend
-	be    backend.Backend
+	be    *Backend
 	root  string
 }
 
@@ -49,7 +49,11 @@ func newStore(t *testing.T) *store {
 // reopen makes the cache as another process would.
 func (s *store) reopen(t *testing.T) {
 	t.Helper()
-	s.be = New(t.Context(), s.asked, s.root)
+	be, err := New(t.Context(), s.asked, s.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.be = be
 	if _, err := backend.ReadAll(t.Context(), s.be, configName, maxConfigSize); err != nil {
 		t.Fatal(err)
 	}
@@ -208,10 +212,7 @@ func TestPacks(t *testing.T) {
 	if err := s.Put(ctx, name, data); err != nil {
 		t.Fatal(err)
 	}
-	k, ok := s.be.(backend.Keeper)
-	if !ok {
-		t.Fatal("it keeps nothing")
-	}
+	k := s.be
 	var wait sync.WaitGroup
 	for i := range 20 {
 		wait.Go(func() {
@@ -237,7 +238,7 @@ func TestPacks(t *testing.T) {
 	if n, err := k.ReadKept(ctx, name, p[:3], 1); n != 3 || err != nil {
 		t.Error(n, err) // proven before, by the same process
 	}
-	k, _ = s.be.(backend.Keeper)
+	k = s.be
 	if _, err := k.ReadKept(ctx, name, p[:3], 1); err != nil || string(p[:3]) != "123" {
 		t.Errorf("a forged pack: got %q, %v", p[:3], err)
 	}
@@ -261,11 +262,11 @@ func TestNoRoom(t *testing.T) {
 	if n := s.read(t, name, data); n != 2 {
 		t.Errorf("the store was asked %d times", n)
 	}
-	if be := New(t.Context(), s.asked, s.root); be != backend.Backend(s.asked) {
+	if _, err := New(t.Context(), s.asked, s.root); err == nil {
 		t.Error("a cache without a folder")
 	}
-	if be := New(t.Context(), memory.New(), t.TempDir()); be == nil {
-		t.Error("no store")
+	if _, err := New(t.Context(), memory.New(), t.TempDir()); !errors.Is(err, backend.ErrNotExist) {
+		t.Errorf("a store without config: %v", err)
 	}
 }
 

@@ -6,10 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,83 +17,13 @@ import (
 	"github.com/snap-backup/snap/repo/backend/backendtest"
 	"github.com/snap-backup/snap/repo/backend/retry"
 	"github.com/snap-backup/snap/repo/backend/s3"
+	"github.com/snap-backup/snap/repo/backend/s3test"
 )
 
-// gateway is a running versitygw, an object store in a folder.
-type gateway struct {
-	t    *testing.T
-	path string // of the program
-	args []string
-	addr string
-	cmd  *exec.Cmd
-}
-
-// startGateway starts versitygw, which SNAP_TEST_VERSITYGW or PATH names.
-func startGateway(t *testing.T) *gateway {
+// openBucket returns a store in a bucket of the gateway, which it makes.
+func openBucket(t *testing.T, g *s3test.Gateway, bucketAndPrefix string) *s3.Backend {
 	t.Helper()
-	path := os.Getenv("SNAP_TEST_VERSITYGW")
-	if path == "" {
-		var err error
-		if path, err = exec.LookPath("versitygw"); err != nil {
-			if os.Getenv("SNAP_TEST_INTEROP") != "" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-	dir := t.TempDir()
-	for _, sub := range []string{"data", "versions"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &gateway{t: t, path: path, addr: l.Addr().String()}
-	l.Close()
-	g.args = []string{"--port", g.addr, "--quiet", "posix", "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data")}
-	g.start()
-	t.Cleanup(g.kill)
-	return g
-}
-
-// start starts the process and waits until it answers.
-func (g *gateway) start() {
-	g.t.Helper()
-	var log bytes.Buffer
-	g.cmd = exec.Command(g.path, g.args...)
-	g.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+testKeys.ID, "ROOT_SECRET_KEY="+testKeys.Secret)
-	g.cmd.Stdout, g.cmd.Stderr = &log, &log
-	if err := g.cmd.Start(); err != nil {
-		g.t.Fatal(err)
-	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial("tcp", g.addr)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			g.t.Fatalf("versitygw does not answer: %v\n%s", err, log.String())
-		}
-	}
-}
-
-// kill ends the process at once, as a crash does.
-func (g *gateway) kill() {
-	if g.cmd != nil {
-		g.cmd.Process.Kill()
-		g.cmd.Wait()
-		g.cmd = nil
-	}
-}
-
-// open returns a store in a bucket of the gateway, which it makes.
-func (g *gateway) open(t *testing.T, bucketAndPrefix string) *s3.Backend {
-	t.Helper()
-	cfg, err := s3.Parse("s3:http://" + g.addr + "/" + bucketAndPrefix)
+	cfg, err := s3.Parse("s3:http://" + g.Addr + "/" + bucketAndPrefix)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,20 +43,20 @@ func patient(b backend.Backend) backend.Backend {
 }
 
 func TestInteropVersitygw(t *testing.T) {
-	g := startGateway(t)
+	g := s3test.Start(t)
 	n := 0
 	backendtest.Run(t, func(t *testing.T) backend.Backend {
 		n++
-		return patient(g.open(t, fmt.Sprintf("bucket/a store %d", n)))
+		return patient(openBucket(t, g, fmt.Sprintf("bucket/a store %d", n)))
 	})
 	t.Run("WithoutPrefix", func(t *testing.T) {
 		backendtest.RunSmall(t, func(t *testing.T) backend.Backend {
 			n++
-			return patient(g.open(t, fmt.Sprintf("bucket-%d", n)))
+			return patient(openBucket(t, g, fmt.Sprintf("bucket-%d", n)))
 		})
 	})
 	t.Run("Features", func(t *testing.T) {
-		f, err := g.open(t, "bucket").Probe(t.Context())
+		f, err := openBucket(t, g, "bucket").Probe(t.Context())
 		if want := (s3.Features{ConditionalPut: true, Versioning: s3.Off, ObjectLock: s3.Off}); err != nil || f != want {
 			t.Errorf("Probe = %+v, %v, want %+v", f, err, want)
 		}
@@ -138,7 +64,7 @@ func TestInteropVersitygw(t *testing.T) {
 	t.Run("Refusals", func(t *testing.T) { gatewayRefusals(t, g) })
 }
 
-func gatewayRefusals(t *testing.T, g *gateway) {
+func gatewayRefusals(t *testing.T, g *s3test.Gateway) {
 	for _, tt := range []struct {
 		name, bucket string
 		opts         s3.Options
@@ -151,7 +77,7 @@ func gatewayRefusals(t *testing.T, g *gateway) {
 		{"wrong region", "bucket", s3.Options{Keys: testKeys, Region: "eu-central-1"}, s3.ErrRefused, "AWS_REGION=us-east-1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cfg, err := s3.Parse("s3:http://" + g.addr + "/" + tt.bucket)
+			cfg, err := s3.Parse("s3:http://" + g.Addr + "/" + tt.bucket)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -166,10 +92,10 @@ func gatewayRefusals(t *testing.T, g *gateway) {
 // TestInteropVersitygwRace lets several clients put one name at a time, over connections of
 // their own.
 func TestInteropVersitygwRace(t *testing.T) {
-	g := startGateway(t)
+	g := s3test.Start(t)
 	var clients []*s3.Backend
 	for range 6 {
-		clients = append(clients, g.open(t, "bucket/race"))
+		clients = append(clients, openBucket(t, g, "bucket/race"))
 	}
 	for round := range 30 {
 		name := fmt.Sprintf("locks/%d", round)
@@ -199,11 +125,11 @@ func TestInteropVersitygwRace(t *testing.T) {
 // TestInteropVersitygwKilled kills the server in the middle of operations. Whatever
 // succeeded before must be there afterwards, and no file is partial.
 func TestInteropVersitygwKilled(t *testing.T) {
-	g := startGateway(t)
+	g := s3test.Start(t)
 	rng := faultpoint.Rand(t)
 	state := map[string][]byte{} // nil: deleted
 	for round := range 4 {
-		b := g.open(t, "bucket/killed")
+		b := openBucket(t, g, "bucket/killed")
 		var mu sync.Mutex
 		unsure := map[string][]byte{}
 		var wg sync.WaitGroup
@@ -213,11 +139,11 @@ func TestInteropVersitygwKilled(t *testing.T) {
 			wg.Go(func() { churn(ctx, t, b, fmt.Sprintf("packs/%d%d/", round, worker), seed, &mu, state, unsure) })
 		}
 		time.Sleep(time.Duration(50+rng.IntN(300)) * time.Millisecond)
-		g.kill()
+		g.Kill()
 		cancel()
 		wg.Wait()
-		g.start()
-		verifyChurn(t, g.open(t, "bucket/killed"), state, unsure)
+		g.Start()
+		verifyChurn(t, openBucket(t, g, "bucket/killed"), state, unsure)
 	}
 	if len(state) < 20 {
 		t.Errorf("only %d files were put or deleted before the kills", len(state))
@@ -290,9 +216,9 @@ func verifyChurn(t *testing.T, b *s3.Backend, state, unsure map[string][]byte) {
 // TestInteropVersitygwRetry kills and starts the server while a client that repeats goes on.
 // Nothing fails, and each file has its bytes.
 func TestInteropVersitygwRetry(t *testing.T) {
-	g := startGateway(t)
+	g := s3test.Start(t)
 	var failures atomic.Int32
-	b := retry.New(g.open(t, "bucket/retry"), retry.Options{First: 20 * time.Millisecond, Longest: 200 * time.Millisecond, Parallel: 4, Report: func(retry.Failure) { failures.Add(1) }})
+	b := retry.New(openBucket(t, g, "bucket/retry"), retry.Options{First: 20 * time.Millisecond, Longest: 200 * time.Millisecond, Parallel: 4, Report: func(retry.Failure) { failures.Add(1) }})
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	for worker := range 6 {
@@ -323,9 +249,9 @@ func TestInteropVersitygwRetry(t *testing.T) {
 	}
 	for range 5 {
 		time.Sleep(300 * time.Millisecond)
-		g.kill()
+		g.Kill()
 		time.Sleep(100 * time.Millisecond)
-		g.start()
+		g.Start()
 	}
 	close(done)
 	wg.Wait()
