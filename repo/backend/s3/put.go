@@ -55,8 +55,9 @@ func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
 
 // replaceGhost returns exists, the error for an object that exists, if the store can show that
 // object. A gateway that was killed, such as versitygw, can leave one that it refuses to
-// overwrite and does not show. Callers take it for stored, so it must not count as a file. If
-// its name is a hash, the object can only be one with the same bytes, and is overwritten.
+// overwrite and does not show. Callers take a file that is named by its hash for stored,
+// so such an object must not count as one. It can only be one with the same bytes, and is
+// overwritten.
 func (b *Backend) replaceGhost(ctx context.Context, name string, data []byte, exists error) error {
 	switch _, err := b.stat(ctx, name); {
 	case err == nil:
@@ -64,7 +65,8 @@ func (b *Backend) replaceGhost(ctx context.Context, name string, data []byte, ex
 	case !errors.Is(err, backend.ErrNotExist):
 		return err
 	case !backend.IsHashed(name):
-		return errors.New("the store says that this object exists, and also that it does not; delete it with a program of the store")
+		// Some gateways also refuse the name of a folder, which they do not show.
+		return fmt.Errorf("%w, but the store shows no object of this name; if it is not a folder, delete it with a program of the store", exists)
 	}
 	return b.put(ctx, name, data, false)
 }

@@ -111,6 +111,8 @@ func (b *Backend) connectHint(err error) (line, hint string, passes bool) {
 		{"is unreachable", inReach, true},
 		{"Connection closed", "the server may be starting, or refuse connections of this computer for some time", true},
 		{"Connection reset", "the server may be starting, or refuse connections of this computer for some time", true},
+		{"closed by remote host", "the server may be starting, or refuse connections of this computer for some time", true},
+		{"closed by UNKNOWN", "the server may be starting, or refuse connections of this computer for some time", true},
 		{"Broken pipe", "", true},
 	} {
 		if at := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, k.text) }); at >= 0 {
