@@ -144,6 +144,9 @@ type FileID = layout.FileID
 // than they should. If index files are missing and none is damaged, it stores again what
 // these listed.
 func (r *Repo) LoadIndex(ctx context.Context) error {
+	if err := access.Confirm(ctx, r.store); err != nil {
+		return err
+	}
 	return r.store.LoadIndex(ctx)
 }
 

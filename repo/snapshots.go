@@ -2,11 +2,15 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/certificate"
+	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
@@ -79,6 +83,9 @@ func (r *Repo) SnapshotByID(ctx context.Context, id FileID) (*Snapshot, error) {
 // Snapshots reads all snapshot records, oldest backup first. damaged has an error
 // for each record that cannot be read.
 func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
+	if err := access.Confirm(ctx, r.store); err != nil {
+		return nil, nil, err
+	}
 	return r.remember(record.List)(ctx, r.store)
 }
 
@@ -131,10 +138,22 @@ func (r *Repo) MissingSnapshots(ctx context.Context) ([]*Snapshot, error) {
 // long backup asks before it begins.
 func (r *Repo) CanEnter(ctx context.Context) error { return ledger.MustList(ctx, r.store) }
 
+// HasRecord reports whether a snapshot record exists.
+func (r *Repo) HasRecord(ctx context.Context, id FileID) (bool, error) {
+	_, err := r.store.Backend.Stat(ctx, layout.SnapshotsDir+id.String())
+	if errors.Is(err, backend.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // FindSnapshot finds the snapshot that spec names. spec is a unique prefix of its
 // ID, or of an ID that it had before its labels were changed; "latest"; or
 // "latest:DEVICE", with a UDID or device name.
 func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error) {
+	if err := access.Confirm(ctx, r.store); err != nil {
+		return nil, err
+	}
 	return record.FindSnapshot(ctx, r.store, spec)
 }
 
@@ -148,11 +167,17 @@ func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error)
 //
 // To be safe from a prune, lock the repository first.
 func (r *Repo) FindIndexed(ctx context.Context, specs ...string) (found []*Snapshot, damaged []error, err error) {
+	if err := access.Confirm(ctx, r.store); err != nil {
+		return nil, nil, err
+	}
 	return record.FindIndexed(ctx, r.store, specs...)
 }
 
 // SnapshotsIndexed calls Snapshots, then loads the index; see FindIndexed.
 func (r *Repo) SnapshotsIndexed(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
+	if err := access.Confirm(ctx, r.store); err != nil {
+		return nil, nil, err
+	}
 	return r.remember(record.ListIndexed)(ctx, r.store)
 }
 

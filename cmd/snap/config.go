@@ -9,7 +9,6 @@ import (
 
 	"github.com/snap-backup/snap/config"
 	"github.com/snap-backup/snap/device/ingest/receive"
-	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/snap-backup/snap/status"
 	"github.com/spf13/cobra"
 )
@@ -218,7 +217,7 @@ func (a *app) isRemembered(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	be, err := local.Open(dir)
+	be, err := a.openFolder(ctx, dir)
 	if err != nil {
 		return false
 	}

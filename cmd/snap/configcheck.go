@@ -119,7 +119,7 @@ func (a *app) checkProfile(res *checkedConfig, p *config.Profile) {
 		res.note(p.Line, "profile %s has no repository, so -r or SNAP_REPOSITORY must name it", p.Name)
 	} else if err := checkAddress(own.Text); err != nil {
 		res.wrong(own.Line, "repository: %v", err)
-	} else if _, err := os.Stat(own.Text); err != nil {
+	} else if _, err := os.Stat(own.Text); err != nil && !isAddress(own.Text) {
 		res.wrong(own.Line, "repository: %s: %v; connect the disk or the share, or correct the path", own.Text, reason(err))
 	}
 	for _, key := range []string{"password-file", "key-file"} {

@@ -131,8 +131,10 @@ func (a *app) askConfig(ctx context.Context, n *newConfig) error {
 		return err
 	}
 	var err error
-	if n.repository, err = typedPath(n.repository); err != nil {
-		return err
+	if !isAddress(n.repository) {
+		if n.repository, err = typedPath(n.repository); err != nil {
+			return err
+		}
 	}
 	switch {
 	case n.keyring && a.passwordFile+a.passwordCommand+a.keyFile != "":

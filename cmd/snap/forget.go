@@ -128,9 +128,9 @@ func (a *app) forgetCommand() *cobra.Command {
 		Short: "Remove snapshots, by ID or by a retention policy",
 		Long: `Removes the named snapshots or, with --keep-… rules, all snapshots of each
 device that no rule keeps. With --device, --since, --until, --tag or --host, the
-rules apply to the snapshots that fit, and the others stay. Without rules,
---since, --until and --tag remove all snapshots that fit. Try it with --dry-run
-first.
+rules apply to the snapshots that fit, and the others stay. With --keep-none,
+--since, --until and --tag remove all snapshots that fit, except pinned ones and
+those whose date is wrong. Try it with --dry-run first.
 
 The rules are those of restic: --keep-daily 7 keeps the newest snapshot of each
 of the last seven days that have one, in this computer's time zone. If there are
@@ -151,8 +151,8 @@ The last complete snapshot of a device is only removed with --allow-last. So is
 the last one that passed a drill or, if there is none, the last one that passed
 a full verify.
 
-Without rules, those of the configuration file apply, if it has any, also to
-snapshots that --since, --until or --tag choose (snap config show).
+Without names, rules and --keep-none, the rules of the configuration file apply,
+also to snapshots that --since, --until or --tag choose (snap config show).
 
 "snap prune" frees the space; --prune does this at once.
 
@@ -169,6 +169,7 @@ it.`,
 	registerDryRun(cmd, &f.dryRun, "only show what would be removed")
 	fl.BoolVar(&f.prune, "prune", false, "also free the space, as \"snap prune\" does")
 	fl.StringVar(&f.unfinished, "unfinished", "", "instead drop what is kept of an interrupted backup of this `device`")
+	fl.BoolVar(&f.keepNone, "keep-none", false, "remove all snapshots that --since, --until and --tag choose")
 	fl.BoolVar(&f.allowLast, "allow-last", false, "also remove the last complete snapshot of a device, and the last one that passed a drill or a full verify")
 	return cmd
 }
@@ -180,6 +181,7 @@ type forget struct {
 	filter                   snapshotFilter
 	pruning                  pruneFlags
 	dryRun, prune, allowLast bool
+	keepNone                 bool     // a person says that no rule applies
 	unfinished               string   // a device
 	rules                    []string // of the configuration file
 }
@@ -233,6 +235,10 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 		return usageError{errors.New("no snapshots and no rules are given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12; the configuration file has no rules for this repository")}
 	case len(specs) == 0 && policy.Empty() && !f.filter.narrow():
 		return usageError{errors.New("this would be all snapshots of a device or computer: add --since, --until or --tag, or say what to keep, as in --keep-daily 7")}
+	case len(specs) == 0 && policy.Empty() && !f.keepNone:
+		return usageError{errors.New("no rule says which of these snapshots to keep: add one, such as --keep-last 1, or --keep-none to remove all that fit")}
+	case f.keepNone && (!policy.Empty() || len(specs) > 0):
+		return usageError{errors.New("--keep-none cannot be combined with rules or names")}
 	case len(specs) > 0 && (!policy.Empty() || f.filter.given()):
 		return usageError{errors.New("name snapshots, or choose them with rules, --device, --since, --until, --tag or --host, not both")}
 	}
@@ -339,13 +345,17 @@ func (f *forget) mayForget(all []*repo.Snapshot, certificates []*repo.Certificat
 	return err
 }
 
-// unlessPinned decides to forget the snapshots, except those that are pinned.
+// unlessPinned decides to forget the snapshots, except those that are pinned, and those of
+// which nobody knows when they were made.
 func unlessPinned(list []*repo.Snapshot) []repo.Retention {
 	decided := repo.RetainNone(list)
 	for _, r := range decided {
 		for i, d := range r.Snapshots {
-			if d.Snapshot.Pin != nil {
+			switch {
+			case d.Snapshot.Pin != nil:
 				r.Snapshots[i].Keep, r.Snapshots[i].Reasons = true, []string{"pinned"}
+			case d.Snapshot.Misdated:
+				r.Snapshots[i].Keep, r.Snapshots[i].Reasons = true, []string{"wrong date"}
 			}
 		}
 	}

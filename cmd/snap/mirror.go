@@ -187,8 +187,8 @@ func (a *app) showMirror(phase string, opts *mirror.Options) (stop func()) {
 // checkApart rejects a target that contains the repository or is in it.
 func checkApart(dir, target string) error {
 	if isAddress(dir) || isAddress(target) {
-		if dir == target {
-			return usageError{fmt.Errorf("%s is the repository itself; choose another target", target)}
+		if isAddress(dir) && isAddress(target) && overlapping(dir, target) {
+			return usageError{fmt.Errorf("%s and %s overlap: they are the same, or one contains the other; choose another target", dir, target)}
 		}
 		return nil
 	}
@@ -255,8 +255,11 @@ func (a *app) mirrorTarget(ctx context.Context, source backend.Backend, dir stri
 		return memory.New(), nothing, nil
 	}
 	created := true
-	be, err := a.openFolder(ctx, dir)
-	if !readOnly {
+	var be storage
+	var err error
+	if readOnly {
+		be, err = a.openFolder(ctx, dir)
+	} else {
 		be, err = a.createFolder(ctx, dir)
 		if errors.Is(err, backend.ErrExist) {
 			created = false

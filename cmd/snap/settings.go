@@ -149,6 +149,9 @@ func (a *app) scopeOf(p *config.Profile) scope {
 
 // samePath reports whether two paths lead to the same folder.
 func samePath(a, b string) bool {
+	if isAddress(a) || isAddress(b) {
+		return isAddress(a) && isAddress(b) && placeOf(a) == placeOf(b)
+	}
 	absA, errA := filepath.Abs(a)
 	absB, errB := filepath.Abs(b)
 	if errA == nil && errB == nil && absA == absB {

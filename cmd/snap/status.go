@@ -85,11 +85,15 @@ func (a *app) addCopies(ctx context.Context, rep *status.Report, list []*repo.Sn
 			var be status.Store
 			if isThere(folder) {
 				opened, err := a.openFolder(ctx, folder)
-				if err != nil {
-					return openError(folder, err)
+				switch {
+				case err == nil:
+					be = opened
+					defer opened.Close()
+				case ctx.Err() != nil:
+					return err
+				default: // the others can be judged all the same
+					a.warn("%v", openError(folder, err))
 				}
-				be = opened
-				defer opened.Close()
 			}
 			if err := rep.Add(ctx, c.kind, folder, be, a.store, list, rules, a.now()); err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,25 @@ var schemes = []string{"s3:", "sftp:"}
 // open it.
 func isAddress(dir string) bool {
 	return slices.ContainsFunc(schemes, func(s string) bool { return strings.HasPrefix(dir, s) })
+}
+
+// overlapping reports whether two addresses name the same place, or one that is in the other.
+func overlapping(a, b string) bool {
+	in := func(inner, outer string) bool {
+		return strings.HasPrefix(inner+"/", strings.TrimSuffix(outer, "/")+"/")
+	}
+	return in(placeOf(a), placeOf(b)) || in(placeOf(b), placeOf(a))
+}
+
+// placeOf returns an address in one of its forms.
+func placeOf(dir string) string {
+	if c, err := s3.Parse(dir); err == nil {
+		return "s3:" + path.Join(strings.ToLower(c.Host), c.Bucket, c.Prefix)
+	}
+	if c, err := sftp.Parse(dir); err == nil {
+		return "sftp:" + strings.ToLower(c.Host) + ":" + c.Path // the user and the port may be in a file of ssh
+	}
+	return dir
 }
 
 // openFolder opens the store of a repository: a folder, or an address.
@@ -143,8 +163,9 @@ func (a *app) reportRetry() func(retry.Failure) {
 }
 
 // uncached are the commands that judge or change a repository as a whole. They ask the store
-// for everything, and believe nothing.
-var uncached = []string{"check", "copy", "forget", "init", "key", "mirror", "parity", "prune", "repair", "unlock"}
+// for everything, and believe nothing. A verification or drill that read from the cache would
+// prove nothing about the store.
+var uncached = []string{"check", "copy", "drill", "forget", "init", "key", "mirror", "parity", "prune", "repair", "unlock", "verify"}
 
 func (a *app) usesCache() bool {
 	command, _, _ := strings.Cut(a.command, " ")
@@ -270,7 +291,7 @@ func (a *app) openSFTP(ctx context.Context, dir string, create bool) (*sftp.Back
 	if create {
 		open = sftp.Create
 	}
-	be, err := open(ctx, cfg, sftp.Options{Command: o["sftp.command"], Args: o["sftp.args"]})
+	be, err := open(ctx, cfg, sftp.Options{Command: o["sftp.command"], Args: o["sftp.args"], NoPrompt: a.neverAsk})
 	if err != nil {
 		return nil, closer{}, err
 	}

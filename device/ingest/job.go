@@ -143,11 +143,18 @@ func (j *job) commit(ctx context.Context, storeTree func(context.Context, *repo.
 	// If the tree is the parent's and chunks were stored nevertheless, the
 	// repository had lost them, and they must be committed.
 	if j.opts.SkipIfUnchanged && j.parent != nil && j.parent.Root == root && w.Stats().Chunks == 0 && j.asCompleteAsParent() {
-		j.res.Snapshot, j.res.Unchanged = j.parent, true
-		if err := w.Close(); err != nil {
+		// Somebody may have forgotten the parent since the snapshots were listed.
+		there, err := j.r.HasRecord(ctx, j.parent.ID)
+		if err != nil {
 			return nil, err
 		}
-		return j.res, nil
+		if there {
+			j.res.Snapshot, j.res.Unchanged = j.parent, true
+			if err := w.Close(); err != nil {
+				return nil, err
+			}
+			return j.res, nil
+		}
 	}
 	s := j.snapshot()
 	s.Time, s.Root = t, root

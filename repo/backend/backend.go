@@ -218,6 +218,15 @@ type Keeper interface {
 	ReadKept(ctx context.Context, name string, p []byte, off int64) (n int, err error)
 }
 
+// Direct returns the store behind a cache, or b if there is none. It is for callers that must
+// know what the store has.
+func Direct(b Backend) Backend {
+	if c, ok := b.(interface{ Direct() Backend }); ok {
+		return c.Direct()
+	}
+	return b
+}
+
 // ReadAll returns the content of a file of at most limit bytes. If the file is
 // larger, ReadAll returns ErrTooLarge, and allocates nothing if the store says beforehand
 // how large the file is. The caller verifies the bytes.

@@ -68,6 +68,7 @@ type Backend struct {
 
 	dir    string
 	fetch  singleflight.Group
+	refuse sync.Map     // names of packs that could not be kept
 	proven sync.Map     // names of packs whose copies have the right hash
 	packs  atomic.Int64 // bytes of the packs that this process has put
 	stats  struct{ hits, fetched atomic.Int64 }
@@ -94,6 +95,9 @@ func New(ctx context.Context, store backend.Backend, root string) (*Backend, err
 	}
 	return b, nil
 }
+
+// Direct returns the store.
+func (b *Backend) Direct() backend.Backend { return b.Backend }
 
 // Stats returns how many files were read from the cache and how many from the store.
 func (b *Backend) Stats() (hits, fetched int64) {
@@ -180,7 +184,7 @@ func (b *Backend) Kept(folder string) []string {
 
 // ReadKept implements [backend.Keeper].
 func (b *Backend) ReadKept(ctx context.Context, name string, p []byte, off int64) (int, error) {
-	if !isPack(name) || b.readCopy(name, p, off) {
+	if _, refused := b.refuse.Load(name); refused || !isPack(name) || b.readCopy(name, p, off) {
 		return b.ReadAt(ctx, name, p, off)
 	}
 	// Readers of several blocks of one pack wait for the same copy.
@@ -188,7 +192,9 @@ func (b *Backend) ReadKept(ctx context.Context, name string, p []byte, off int64
 		data, err := backend.ReadAll(ctx, b.Backend, name, maxKept)
 		if err == nil {
 			b.stats.fetched.Add(1)
-			b.keep(name, data)
+		}
+		if err != nil && ctx.Err() == nil || err == nil && !b.keep(name, data) {
+			b.refuse.Store(name, true) // do not fetch it for each block
 		}
 		return data, err
 	})
@@ -364,18 +370,18 @@ func (b *Backend) readCopy(name string, p []byte, off int64) bool {
 	return n == len(p) && (err == nil || errors.Is(err, io.EOF))
 }
 
-// keep stores a copy of a file, unless its bytes are wrong. Errors mean that it is not kept.
-func (b *Backend) keep(name string, data []byte) {
+// keep stores a copy of a file, unless its bytes are wrong. It reports whether it has.
+func (b *Backend) keep(name string, data []byte) bool {
 	if !hasName(name, data) {
-		return
+		return false
 	}
 	path := b.path(name)
 	if os.MkdirAll(filepath.Dir(path), 0o700) != nil {
-		return
+		return false
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "new-*")
 	if err != nil {
-		return
+		return false
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Close()); err == nil {
@@ -384,6 +390,7 @@ func (b *Backend) keep(name string, data []byte) {
 	if err != nil {
 		_ = os.Remove(f.Name())
 	}
+	return err == nil
 }
 
 func (b *Backend) drop(name string) {

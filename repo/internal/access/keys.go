@@ -61,10 +61,8 @@ type unlocked struct {
 // another one.
 func unlock(ctx context.Context, be backend.Backend, secret []byte, found *store.Configs, opts store.Options) (*unlocked, error) {
 	if opts.KeyHint == "" && !opts.Survey {
-		for _, s := range keptSlots(ctx, be) {
-			if u := s.open(ctx, secret, found); u != nil {
-				return u, nil
-			}
+		if u := openKept(ctx, be, secret, found); u != nil {
+			return u, nil
 		}
 	}
 	all, err := readSlots(ctx, be)
@@ -111,10 +109,10 @@ func unlock(ctx context.Context, be backend.Backend, secret []byte, found *store
 	return out, err
 }
 
-// open opens config with a slot that may not exist any more. It returns nil if that does not
-// work.
-func (s slot) open(ctx context.Context, secret []byte, found *store.Configs) (u *unlocked) {
-	_, _ = try(ctx, []slot{s}, 1, secret, func(s slot, o *crypto.Opened) bool {
+// openKept opens config with the copy of a slot that is near. The slot may not exist any
+// more, see Confirm. It returns nil if that does not work.
+func openKept(ctx context.Context, be backend.Backend, secret []byte, found *store.Configs) (u *unlocked) {
+	_, _ = try(ctx, keptSlots(ctx, be), 0, secret, func(s slot, o *crypto.Opened) bool {
 		defer o.Destroy()
 		for _, f := range found.Found {
 			if cfg, err := f.Open(o.Master); err == nil {

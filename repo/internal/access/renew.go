@@ -80,7 +80,7 @@ func RenewSlot(ctx context.Context, r *store.Store) (*Renewal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store a newer key slot: %w", err)
 	}
-	back, err := backend.ReadAll(ctx, r.Backend, layout.KeysDir+id.String(), crypto.MaxSlotSize)
+	back, err := backend.ReadAll(ctx, backend.Direct(r.Backend), layout.KeysDir+id.String(), crypto.MaxSlotSize)
 	if err == nil && !bytes.Equal(back, file) {
 		err = errors.New("it does not have the bytes that were stored")
 	}

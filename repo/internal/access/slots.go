@@ -50,22 +50,26 @@ type slots struct {
 }
 
 // keptSlots reads the key slots of which there are copies near, without asking a store far
-// away for all of them.
+// away for all of them. It leaves out slots of older versions, which another computer may
+// renew at any time, and those that cost more than new ones.
 func keptSlots(ctx context.Context, be backend.Backend) []slot {
 	near, ok := be.(backend.Keeper)
 	if !ok {
 		return nil
 	}
+	usual := crypto.DefaultCost()
 	var kept []slot
 	for _, name := range near.Kept(layout.KeysDir) {
 		id, err := layout.ParseFileID(name)
 		if err != nil || len(kept) == maxKeptSlots {
 			continue
 		}
-		if s, err := readSlot(ctx, be, name); err == nil {
+		s, err := readSlot(ctx, be, name)
+		if err == nil && s.Bound() && s.KDF.MemoryKiB <= usual.MemoryKiB && s.KDF.Time <= usual.Time {
 			kept = append(kept, slot{s, id})
 		}
 	}
+	slices.SortStableFunc(kept, func(a, b slot) int { return cmp.Compare(a.work(1), b.work(1)) })
 	return kept
 }
 

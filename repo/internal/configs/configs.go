@@ -225,7 +225,7 @@ func failed(ctx context.Context, be backend.Backend, err error) bool {
 // replaces a damaged copy. It returns the copy's name, and whether it changed anything.
 func Keep(ctx context.Context, be backend.Backend, config []byte) (name string, changed bool, err error) {
 	name = Name(config)
-	b, err := backend.ReadAll(ctx, be, name, layout.MaxConfigSize)
+	b, err := backend.ReadAll(ctx, backend.Direct(be), name, layout.MaxConfigSize)
 	switch {
 	case err == nil && bytes.Equal(b, config):
 		return name, false, nil
