@@ -16,14 +16,19 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// readHook calls hook before a file is read.
+// readHook calls hook before a file is read. Files are read at the same time, the hook is
+// called for one after another.
 type readHook struct {
 	backend.Backend
 	hook func(name string)
+
+	mu sync.Mutex
 }
 
 func (b *readHook) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	if b.hook != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		b.hook(name)
 	}
 	return b.Backend.ReadAt(ctx, name, p, off)
@@ -36,7 +41,7 @@ func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
 	for times := 1; times <= 4; times++ {
 		be := repotest.New(t, 1, 2, 3)
 		n := 0
-		r := repotest.MustOpen(t, &readHook{be, func(name string) {
+		r := repotest.MustOpen(t, &readHook{Backend: be, hook: func(name string) {
 			if strings.HasPrefix(name, repotest.IndexDir) && n < times {
 				n++
 				repotest.ReplaceIndex(t, be, nil)
@@ -94,7 +99,7 @@ func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
 			t.Fatal(err)
 		}
 		reads := 0
-		h := &readHook{be, func(name string) {
+		h := &readHook{Backend: be, hook: func(name string) {
 			if strings.HasPrefix(name, repotest.LocksDir) && strings.HasSuffix(name, lock.LockID(l).String()) {
 				if reads++; reads == at {
 					now = now.Add(5 * time.Minute)
@@ -186,7 +191,7 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 			_ = l.Release()
 		}
 		var mu sync.Mutex // records are read by several goroutines
-		h := &readHook{be, func(name string) {
+		h := &readHook{Backend: be, hook: func(name string) {
 			mu.Lock()
 			defer mu.Unlock()
 			if changes < times && name == repotest.SnapshotsDir+s.ID.String() {
@@ -230,7 +235,7 @@ func TestPruneWhileAnUnfinishedBackupIsSaved(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	h := &readHook{be, func(name string) {
+	h := &readHook{Backend: be, hook: func(name string) {
 		if n < 4 && name == repotest.RunsDir+u.ID.String() {
 			if n++; n > 1 { // the first read looks for abandoned backups
 				u.Files++
