@@ -54,6 +54,9 @@ func placeOf(dir string) string {
 
 // openFolder opens the store of a repository: a folder, or an address.
 func (a *app) openFolder(ctx context.Context, dir string) (storage, error) {
+	if _, err := parseOptions(a.storeOptions); err != nil {
+		return nil, err // also where none is needed: it may be misspelled
+	}
 	if isAddress(dir) {
 		return a.openAddress(ctx, dir, false)
 	}
@@ -321,8 +324,9 @@ Wherever a command takes the folder of a repository, of a mirror or of a copy,
 it takes an address.
 
 The keys of an object store come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
-and AWS_SESSION_TOKEN, from ~/.aws, or from the role of the machine. They never
-are in an address. SFTP uses the keys, the agent and the settings of your ssh.
+and AWS_SESSION_TOKEN, from ~/.aws, or from the role of the machine. They are
+never part of an address. SFTP uses the keys, the agent and the settings of your
+ssh.
 
 If a store does not answer, operations are repeated for up to 15 minutes.
 Commands that only use a repository keep copies of its keys, index files and

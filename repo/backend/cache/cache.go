@@ -20,7 +20,6 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -54,9 +53,13 @@ const (
 	// touchAfter is how long after its last use a copy counts as used again. The time of
 	// a file tells when its copy was used.
 	touchAfter = time.Hour
+	// aheadFor is how long what Survey has found is used. A backup of a device can take
+	// hours.
+	aheadFor = time.Minute
 )
 
-// folders are those whose files are kept. Packs are kept only when ReadKept asks for it.
+// folders are those whose files are kept. Of the packs, those are kept that ReadKept reads,
+// and some of those that Put stores.
 var folders = []string{"keys/", "configs/", "index/", "snapshots/", "secrets/", "prunes/", "certificates/", "ledger/"}
 
 // surveyed are the folders that Survey lists.
@@ -71,12 +74,12 @@ type Backend struct {
 	refuse sync.Map     // names of packs that could not be kept
 	proven sync.Map     // names of packs whose copies have the right hash
 	packs  atomic.Int64 // bytes of the packs that this process has put
-	stats  struct{ hits, fetched atomic.Int64 }
 
 	mu     sync.Mutex
 	config []byte                    // that New has read; nil if this process has changed it
 	locks  map[string][]byte         // that this process has put
 	ahead  map[string][]backend.Info // files of folders, from Survey
+	until  time.Time                 // when ahead is too old to be used
 }
 
 // New puts a cache in front of a store. root is the folder of the caches of all
@@ -98,11 +101,6 @@ func New(ctx context.Context, store backend.Backend, root string) (*Backend, err
 
 // Direct returns the store.
 func (b *Backend) Direct() backend.Backend { return b.Backend }
-
-// Stats returns how many files were read from the cache and how many from the store.
-func (b *Backend) Stats() (hits, fetched int64) {
-	return b.stats.hits.Load(), b.stats.fetched.Load()
-}
 
 // keeps reports whether copies of a file are kept.
 func keeps(name string) bool {
@@ -133,14 +131,12 @@ func (b *Backend) ReadFile(ctx context.Context, name string, limit int64) ([]byt
 		return backend.ReadAll(ctx, b.Backend, name, limit)
 	}
 	if data, ok := b.copyOf(name, limit); ok {
-		b.stats.hits.Add(1)
 		return data, nil
 	}
 	data, err := backend.ReadAll(ctx, b.Backend, name, limit)
 	if err != nil {
 		return nil, err
 	}
-	b.stats.fetched.Add(1)
 	b.keep(name, data)
 	return data, nil
 }
@@ -190,9 +186,6 @@ func (b *Backend) ReadKept(ctx context.Context, name string, p []byte, off int64
 	// Readers of several blocks of one pack wait for the same copy.
 	got, err, _ := b.fetch.Do(name, func() (any, error) {
 		data, err := backend.ReadAll(ctx, b.Backend, name, maxKept)
-		if err == nil {
-			b.stats.fetched.Add(1)
-		}
 		if err != nil && ctx.Err() == nil || err == nil && !b.keep(name, data) {
 			b.refuse.Store(name, true) // do not fetch it for each block
 		}
@@ -213,7 +206,10 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 	if files, ok := b.takeAhead(prefix); ok {
 		list = func(ctx context.Context, _ string, fn func(backend.Info) error) error {
 			for _, f := range files {
-				if err := cmp.Or(ctx.Err(), fn(f)); err != nil {
+				if ctx.Err() != nil {
+					break
+				}
+				if err := fn(f); err != nil {
 					return err
 				}
 			}
@@ -269,7 +265,7 @@ func (b *Backend) Survey(ctx context.Context) error {
 func (b *Backend) setAhead(ahead map[string][]backend.Info) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.ahead = ahead
+	b.ahead, b.until = ahead, time.Now().Add(aheadFor)
 }
 
 // takeAhead returns what Survey has found in a folder, once.
@@ -278,7 +274,7 @@ func (b *Backend) takeAhead(prefix string) (files []backend.Info, ok bool) {
 	defer b.mu.Unlock()
 	files, ok = b.ahead[prefix]
 	delete(b.ahead, prefix)
-	return files, ok
+	return files, ok && time.Now().Before(b.until)
 }
 
 // changed forgets what Survey has found in the folder of a file.
@@ -358,7 +354,6 @@ func (b *Backend) readCopy(name string, p []byte, off int64) bool {
 			return false
 		}
 		b.proven.Store(name, true)
-		b.stats.hits.Add(1)
 	}
 	f, err := os.Open(b.path(name))
 	if err != nil {

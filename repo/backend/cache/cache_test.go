@@ -287,9 +287,6 @@ func TestTrim(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if u, err := List(s.root); err != nil || len(u) != 1 || u[0].Files != 10 || u[0].Bytes != 1000 {
-		t.Errorf("%+v, %v", u, err)
-	}
 	s.read(t, names[0], bytes.Repeat([]byte{0}, 100)) // now it is the one that was used last
 	for range 2 {
 		if err := Trim(s.root, 350); err != nil {
@@ -302,20 +299,67 @@ func TestTrim(t *testing.T) {
 			t.Errorf("copy %d: %v", i, err)
 		}
 	}
-	other := filepath.Join(s.root, "not a cache")
-	if err := os.WriteFile(other, nil, 0o600); err != nil {
+}
+
+// ranged is a store that lists several folders at once.
+type ranged struct{ *fault.Backend }
+
+func (r ranged) ListRange(ctx context.Context, after, before string, fn func(backend.Info) error) error {
+	return r.List(ctx, "", func(f backend.Info) error {
+		if f.Name <= after || before != "" && f.Name >= before {
+			return nil
+		}
+		return fn(f)
+	})
+}
+
+// What Survey has found is shown once, and not after a while, nor after a change.
+func TestSurvey(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ctx := t.Context()
+	s.be.Backend = ranged{s.asked}
+	for _, name := range []string{named("index/", []byte("a")), named("snapshots/", []byte("b")), named(packsFolder, []byte("c"))} {
+		if err := s.Put(ctx, name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func(prefix string) (files, asked int) {
+		t.Helper()
+		s.asked.SetPlan()
+		if err := s.be.List(ctx, prefix, func(backend.Info) error { files++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return files, s.asked.Count()
+	}
+	survey := func() {
+		t.Helper()
+		if err := s.be.Survey(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what, prefix string, files, asked int) {
+		t.Helper()
+		if f, a := list(prefix); f != files || a != asked {
+			t.Errorf("%s: %d files, and the store was asked %d times; want %d and %d", what, f, a, files, asked)
+		}
+	}
+	survey()
+	check("the first list", "index/", 1, 0)
+	check("the second list", "index/", 1, 1)
+	check("an empty folder", "ledger/", 0, 0)
+	check("packs", packsFolder, 1, 1)
+	if err := s.be.Put(ctx, named("snapshots/", []byte("d")), []byte("d")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Clear(s.root); err != nil {
-		t.Fatal(err)
-	}
-	if u, err := List(s.root); err != nil || len(u) > 0 {
-		t.Errorf("%+v, %v", u, err)
-	}
-	if _, err := os.Stat(other); err != nil {
-		t.Error("Clear removed a file of others")
-	}
-	if err := Clear(filepath.Join(s.root, "none")); err != nil {
+	check("after a change", "snapshots/", 2, 1)
+	survey()
+	s.be.until = time.Now()
+	check("after a while", "index/", 1, 1)
+	survey()
+	done, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.be.List(done, "index/", func(backend.Info) error { t.Error("called"); return nil }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -3,7 +3,6 @@ package cache
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -32,53 +31,6 @@ func prepare(root, dir string) error {
 	tag := filepath.Join(root, tagName)
 	if _, err := os.Lstat(tag); errors.Is(err, fs.ErrNotExist) {
 		return os.WriteFile(tag, []byte(tagText), 0o600)
-	}
-	return nil
-}
-
-// Usage says how large the cache of a repository is.
-type Usage struct {
-	Name  string    `json:"name"` // of its folder
-	Files int       `json:"files"`
-	Bytes int64     `json:"bytes"`
-	Used  time.Time `json:"used"` // last time
-}
-
-// List returns the caches of all repositories.
-func List(root string) ([]Usage, error) {
-	var all []Usage
-	err := eachFile(root, func(f file) {
-		repository, _, _ := strings.Cut(f.rel, string(filepath.Separator))
-		i := slices.IndexFunc(all, func(u Usage) bool { return u.Name == repository })
-		if i < 0 {
-			i = len(all)
-			all = append(all, Usage{Name: repository})
-		}
-		all[i].Files++
-		all[i].Bytes += f.size
-		if f.used.After(all[i].Used) {
-			all[i].Used = f.used
-		}
-	})
-	return all, err
-}
-
-// Clear removes the caches of all repositories.
-func Clear(root string) error {
-	entries, err := os.ReadDir(root)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !isCache(e) {
-			continue
-		}
-		if err := os.RemoveAll(filepath.Join(root, e.Name())); err != nil {
-			return fmt.Errorf("remove a cache: %w", err)
-		}
 	}
 	return nil
 }
