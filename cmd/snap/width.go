@@ -58,19 +58,14 @@ func wrap(line string, columns int) []string {
 	}
 	indent := hanging(line, columns)
 	var out []string
-	at, used := line[:len(line)-len(strings.TrimLeft(line, " "))], 0
-	used = len(at)
+	at := line[:len(line)-len(strings.TrimLeft(line, " "))]
 	for i, word := range pieces(line, columns-indent) {
-		switch n := width(word); {
-		case i == 0:
-			at, used = at+word, used+n
-		case used+n > columns && used > indent:
+		// Widths do not add up: a mark at the end of a word can join the space after it.
+		if i > 0 && width(at+word) > columns && width(at) > indent {
 			out = append(out, strings.TrimRight(at, " "))
-			word = strings.TrimLeft(word, " ")
-			at, used = strings.Repeat(" ", indent)+word, indent+width(word)
-		default:
-			at, used = at+word, used+n
+			at, word = strings.Repeat(" ", indent), strings.TrimLeft(word, " ")
 		}
+		at += word
 	}
 	return append(out, at)
 }
