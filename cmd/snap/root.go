@@ -162,6 +162,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 			a.unlockCommand(),
 			a.noLockFlag(a.mirrorCommand()),
 			a.noLockFlag(a.copyCommand()),
+			a.serveCommand(),
 		},
 	} {
 		for _, c := range commands {

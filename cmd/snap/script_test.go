@@ -142,6 +142,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GOMAXPROCS", "1")
 			env.Setenv(device.AddressVariable, noDevices)
+			env.Values[serversKey{}] = &servers{running: map[string]*exec.Cmd{}}
 			env.Values[simulationKey{}] = &simulation{plain: plain}
 			return nil
 		},
@@ -161,6 +162,8 @@ func TestScripts(t *testing.T) {
 			"recovery": mistypeRecovery,
 			"only":     onlyFile,
 			"simulate": simulate,
+			"server":   server,
+			"http":     request,
 			"generate": newGeneratedFolders(t).generate,
 			"many":     newManyFiles(t),
 		},

@@ -43,10 +43,10 @@ func (q *request) login(name, password string) error {
 		return nil
 	}
 	host := remoteOf(q.Request)
-	if wait := q.failures.wait(host); wait > 0 {
+	// An attempt counts as wrong before the check, or many at the same time would count late.
+	if wait := q.failures.attempt(host); wait > 0 {
 		return &refusal{status: http.StatusTooManyRequests, text: "too many wrong passwords came from this address", after: wait}
 	}
-	q.failures.add(host) // before the check, or many attempts at the same time would count late
 	right, err := q.opts.Users.check(q.Context(), name, password)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func (q *request) login(name, password string) error {
 const (
 	freeFailures = 10 // wrong passwords that cost nothing
 	longestWait  = 5 * time.Minute
-	maxHosts     = 4096
+	maxHosts     = 1024
 )
 
 // failures count the wrong passwords of addresses.
@@ -92,19 +92,8 @@ func hostKey(host string) string {
 	return p.String()
 }
 
-// wait returns how long an address must wait before its next attempt.
-func (f *failures) wait(host string) time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	h := f.hosts[hostKey(host)]
-	if h == nil {
-		return 0
-	}
-	return max(0, h.until.Sub(f.now()))
-}
-
-// add notes a wrong password.
-func (f *failures) add(host string) {
+// attempt notes an attempt of an address, or returns how long the address must wait before it.
+func (f *failures) attempt(host string) (wait time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now, key := f.now(), hostKey(host)
@@ -114,11 +103,15 @@ func (f *failures) add(host string) {
 		h = &failure{}
 		f.hosts[key] = h
 	}
+	if wait := h.until.Sub(now); wait > 0 {
+		return wait
+	}
 	h.count++
 	h.last = now
 	if over := h.count - freeFailures; over > 0 {
 		h.until = now.Add(min(longestWait, time.Second<<min(over-1, 20)))
 	}
+	return 0
 }
 
 // makeRoom forgets addresses that have not tried for long, and, if there are too many, one

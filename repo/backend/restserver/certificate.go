@@ -50,22 +50,15 @@ func writePrivate(path string, b []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".serve-*") // has mode 0600
+	temp, err := writeTemp(dir, b, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(f.Name()) }() // it is gone after a rename
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	defer func() { _ = os.Remove(temp) }() // it is gone after a rename
+	if err := os.Link(temp, path); err == nil || errors.Is(err, os.ErrExist) {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err == nil || errors.Is(err, os.ErrExist) {
-		return err
-	}
-	return os.Rename(f.Name(), path) // a file system without links
+	return os.Rename(temp, path) // a file system without links
 }
 
 // makeCertificate makes a certificate and its key, in PEM.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ func (s *Server) record(ctx context.Context, q *request, err error, aborted bool
 	attrs := []slog.Attr{
 		slog.String("user", q.user), slog.String("remote", remoteOf(q.Request)), slog.String("method", q.Method),
 		slog.String("path", clip(q.URL.Path)), slog.Int("status", status),
-		slog.Int64("received", q.w.received), slog.Int64("sent", q.w.sent), slog.Duration("took", took.Round(time.Microsecond)),
+		slog.Int64("received", q.w.received), slog.Int64("sent", q.w.sent), slog.Float64("seconds", took.Round(time.Microsecond).Seconds()),
 	}
 	if err != nil {
 		r := refusalOf(err)
@@ -43,13 +44,19 @@ func (s *Server) record(ctx context.Context, q *request, err error, aborted bool
 	s.stats.count(q.user, q.Method, status, q.w.received, q.w.sent, took)
 }
 
-// clip bounds what a client can make the log hold.
+// clip bounds what a client can make the log hold, and lets it hold nothing that a terminal
+// obeys.
 func clip(s string) string {
 	const most = 500
+	more := ""
 	if len(s) > most {
-		return strings.ToValidUTF8(s[:most], "") + "..."
+		s, more = s[:most], "..."
 	}
-	return s
+	quoted := strconv.QuoteToASCII(s)
+	if plain := quoted[1 : len(quoted)-1]; plain != s && strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		s = plain
+	}
+	return s + more
 }
 
 // remoteOf returns the address of a client without its port.

@@ -61,7 +61,7 @@ func withUsers(t *testing.T, names ...string) Options {
 	var file []byte
 	for _, name := range names {
 		var err error
-		if file, err = SetPassword(file, name, "pw-"+name, 4); err != nil {
+		if file, _, err = SetPassword(file, name, "pw-"+name, 4); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -416,7 +416,8 @@ func TestAnswersThatBreakOff(t *testing.T) {
 	var log bytes.Buffer
 	opts := quiet()
 	opts.Log = slog.New(slog.NewTextHandler(&log, nil))
-	c := dial(t, New(&halfway{Backend: be}, opts), "/phones/")
+	srv := httptest.NewServer(New(&halfway{Backend: be}, opts))
+	c := &remote{base: srv.URL + "/phones/", hc: srv.Client()}
 	for _, path := range []string{"packs/", "?after=&before=", "config"} {
 		a, err := c.do(t.Context(), http.MethodGet, path, nil, nil)
 		if err != nil {
@@ -428,6 +429,7 @@ func TestAnswersThatBreakOff(t *testing.T) {
 		}
 		a.Body.Close()
 	}
+	srv.Close() // it waits for requests, which write the log after the client sees the end
 	if n := strings.Count(log.String(), "aborted=true"); n != 3 {
 		t.Errorf("%d answers were aborted: %s", n, log.String())
 	}

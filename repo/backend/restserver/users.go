@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -215,22 +216,20 @@ func checkHash(hash string) error {
 
 // SetPassword returns the text of an htpasswd file in which a user has a password. Other
 // lines stay as they are.
-func SetPassword(file []byte, name, password string, cost int) ([]byte, error) {
+func SetPassword(file []byte, name, password string, cost int) (out []byte, replaced bool, err error) {
 	if len(password) > maxPassword {
-		return nil, fmt.Errorf("the password has %d bytes, and bcrypt uses %d", len(password), maxPassword)
+		return nil, false, fmt.Errorf("the password has %d bytes, and bcrypt uses only %d", len(password), maxPassword)
 	}
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), cost)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	out, _ := withoutUser(file, name)
-	return append(out, name+":"+string(hash)+"\n"...), nil
+	out, replaced = RemoveUser(file, name)
+	return append(out, name+":"+string(hash)+"\n"...), replaced, nil
 }
 
 // RemoveUser returns the text of an htpasswd file without a user.
-func RemoveUser(file []byte, name string) (out []byte, existed bool) { return withoutUser(file, name) }
-
-func withoutUser(file []byte, name string) (out []byte, existed bool) {
+func RemoveUser(file []byte, name string) (out []byte, existed bool) {
 	for line := range bytes.Lines(file) {
 		if bytes.HasPrefix(bytes.TrimSpace(line), []byte(name+":")) {
 			existed = true
@@ -242,4 +241,53 @@ func withoutUser(file []byte, name string) (out []byte, existed bool) {
 		}
 	}
 	return out, existed
+}
+
+// EditUsers changes an htpasswd file, which need not exist. The new file appears complete, and
+// with the mode of the old one; without one, only its owner can read it.
+func EditUsers(path string, edit func(old []byte) ([]byte, error)) error {
+	mode := os.FileMode(0o600)
+	old, err := os.ReadFile(path)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(path); err == nil {
+			mode = info.Mode().Perm()
+		}
+	} else if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	text, err := edit(old)
+	if err != nil {
+		return err
+	}
+	temp, err := writeTemp(filepath.Dir(path), text, mode)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	return nil
+}
+
+// writeTemp writes a temporary file in a folder, and flushes it.
+func writeTemp(dir string, text []byte, mode os.FileMode) (string, error) {
+	f, err := os.CreateTemp(dir, ".snap-serve-*") // has mode 0600
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(text)
+	if err == nil && mode != 0o600 {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(f.Name()))
+	}
+	return f.Name(), nil
 }
