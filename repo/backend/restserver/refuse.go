@@ -57,12 +57,10 @@ func refusalOf(err error) *refusal {
 		return no(http.StatusInsufficientStorage, restapi.ReasonFull, "the store of the server is full")
 	case backend.IsReadOnly(err):
 		return no(http.StatusForbidden, "", "the server itself may not write to its store")
-	case errors.Is(err, backend.ErrOutOfReach), backend.Temporary(err):
+	case errors.Is(err, backend.ErrOutOfReach), backend.Temporary(err), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		r := no(http.StatusServiceUnavailable, "", "the store behind the server does not answer")
 		r.after = 30 * time.Second
 		return r
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return no(http.StatusRequestTimeout, "", "the request took too long or was given up")
 	}
 	return no(http.StatusInternalServerError, "", "the store of the server failed; the log of the server says why")
 }

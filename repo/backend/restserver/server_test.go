@@ -372,7 +372,7 @@ func TestErrorsOfTheStore(t *testing.T) {
 		{os.ErrPermission, 403, ""},
 		{backend.ErrOutOfReach, 503, ""},
 		{&backend.TemporaryError{Err: errors.New("reset")}, 503, ""},
-		{context.DeadlineExceeded, 408, ""},
+		{context.DeadlineExceeded, 503, ""},
 		{errors.New("read /srv/secret: bad sector"), 500, ""},
 	} {
 		s := New(broken{memory.New(), fmt.Errorf("open /srv/secret: %w", test.err)}, quiet())

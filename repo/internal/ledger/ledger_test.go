@@ -210,6 +210,42 @@ func TestMergeSurvives(t *testing.T) {
 
 // A merge leaves out the oldest removals if there are too many. But as long as a file has a
 // copy of a record, it keeps the removal: the record would seem to be lost otherwise.
+// appending is a store that refuses to remove files of the ledger, and says so.
+type appending struct {
+	backend.Backend
+	t *testing.T
+}
+
+func (appending) AppendOnly() bool { return true }
+
+func (a appending) Delete(_ context.Context, name string) error {
+	a.t.Errorf("removed %s", name)
+	return errors.New("refused")
+}
+
+// A process that may not remove files stores no copies of what stays. The first one that may
+// merges the files.
+func TestAppendOnlyStores(t *testing.T) {
+	t.Parallel()
+	be := memory.New()
+	r := testStore(appending{be, t}, 1)
+	const records = 2 * manyFiles
+	var size int64
+	for i := range records {
+		must(t, read(t, r).Add(t.Context(), r, record(t, r, i)))
+		must(t, be.List(t.Context(), layout.LedgerDir, func(f backend.Info) error { size = max(size, f.Size); return nil }))
+	}
+	l := read(t, r)
+	if len(l.files) != records || len(existing(l)) != records || size > 1000 {
+		t.Errorf("%d files of up to %d bytes have %d records", len(l.files), size, len(existing(l)))
+	}
+	r = testStore(be, 2)
+	must(t, read(t, r).Add(t.Context(), r, record(t, r, records)))
+	if l := read(t, r); len(l.files) != 1 || len(existing(l)) != records+1 {
+		t.Errorf("%d files have %d records", len(l.files), len(existing(l)))
+	}
+}
+
 func TestRemovalsAreBounded(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
