@@ -62,7 +62,10 @@ type Backend struct {
 	renameMu sync.Mutex // held from checking that a name is free until the rename to it
 }
 
-var _ backend.Backend = (*Backend)(nil)
+var (
+	_ backend.Backend     = (*Backend)(nil)
+	_ backend.RangeLister = (*Backend)(nil)
+)
 
 // Open returns the store in dir, which must exist. It reads nothing and does not check
 // whether dir holds a repository.

@@ -98,7 +98,23 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 	case !info.IsDir():
 		return b.notFolder("list", folder, info.Mode())
 	}
-	return b.list(ctx, prefix, fn)
+	return b.list(ctx, prefix, nil, fn)
+}
+
+// ListRange implements [backend.RangeLister]. It does not read folders in which no name of the
+// range can be.
+func (b *Backend) ListRange(ctx context.Context, after, before string, fn func(backend.Info) error) error {
+	if err := ctx.Err(); err != nil {
+		return b.opError("list", after, "", err)
+	}
+	// "0" is the byte after "/": all names in a folder are before the folder's name with it.
+	skip := func(folder string) bool { return folder+"0" <= after || before != "" && folder+"/" >= before }
+	return b.list(ctx, "", skip, func(f backend.Info) error {
+		if f.Name <= after || before != "" && f.Name >= before {
+			return nil
+		}
+		return fn(f)
+	})
 }
 
 // notFolder returns the error for something that is not a folder and has the name of one.
@@ -114,8 +130,8 @@ func (b *Backend) notFolder(op, name string, mode fs.FileMode) error {
 }
 
 // list calls fn for all files below a folder. prefix is the folder with a slash at its
-// end, or "" for all files.
-func (b *Backend) list(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+// end, or "" for all files. It leaves out the folders for which skip, if not nil, is true.
+func (b *Backend) list(ctx context.Context, prefix string, skip func(folder string) bool, fn func(backend.Info) error) error {
 	entries, err := b.disk.readDir(cmp.Or(strings.TrimSuffix(prefix, "/"), "."))
 	if isMissing(err) {
 		return nil // removed since its entry was read
@@ -135,8 +151,9 @@ func (b *Backend) list(ctx context.Context, prefix string, fn func(backend.Info)
 		switch {
 		case backend.IsHashed(name) && !e.Type().IsRegular():
 			err = fn(backend.Info{Name: name}) // reading it returns the reason
+		case e.IsDir() && skip != nil && skip(name):
 		case e.IsDir():
-			err = b.list(ctx, name+"/", fn)
+			err = b.list(ctx, name+"/", skip, fn)
 		case e.Type().IsRegular():
 			err = b.show(name, e, fn)
 		}
