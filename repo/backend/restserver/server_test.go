@@ -703,3 +703,54 @@ func FuzzRange(f *testing.F) {
 		}
 	})
 }
+
+// Whoever opens many connections gets a bounded number of them, and others get theirs as soon
+// as one is closed.
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	on := &limitedListener{Listener: inner, slots: make(chan struct{}, 2), closed: make(chan struct{})}
+	accepted := make(chan net.Conn)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := on.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 4 {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	first, second := <-accepted, <-accepted
+	select {
+	case <-accepted:
+		t.Error("a third connection was accepted")
+	case <-time.After(20 * time.Millisecond):
+	}
+	first.Close()
+	first.Close() // counts once
+	third := <-accepted
+	select {
+	case <-accepted:
+		t.Error("a connection that was closed twice has made room for two")
+	case <-time.After(20 * time.Millisecond):
+	}
+	second.Close()
+	third.Close()
+	if err := on.Close(); err != nil {
+		t.Error(err)
+	}
+	for c := range accepted {
+		c.Close()
+	}
+}
