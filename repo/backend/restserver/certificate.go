@@ -50,7 +50,7 @@ func writePrivate(path string, b []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	temp, err := writeTemp(dir, b, 0o600)
+	temp, err := writeTemp(dir, b, nil)
 	if err != nil {
 		return err
 	}

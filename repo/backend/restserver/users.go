@@ -243,27 +243,23 @@ func RemoveUser(file []byte, name string) (out []byte, existed bool) {
 	return out, existed
 }
 
-// EditUsers changes an htpasswd file, which need not exist. The new file appears complete, and
-// with the mode of the old one; without one, only its owner can read it.
+// EditUsers changes an htpasswd file, which need not exist. The new file appears complete, with
+// the mode and, if this process may give files away, the owner of the old one: a server may
+// run as another user. A file that is new can be read by its owner only.
 func EditUsers(path string, edit func(old []byte) ([]byte, error)) error {
-	mode := os.FileMode(0o600)
 	old, err := os.ReadFile(path)
+	var info os.FileInfo
 	if err == nil {
-		var info os.FileInfo
-		if info, err = os.Stat(path); err == nil {
-			mode = info.Mode().Perm()
-		}
-	} else if errors.Is(err, os.ErrNotExist) {
-		err = nil
+		info, err = os.Stat(path)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	text, err := edit(old)
 	if err != nil {
 		return err
 	}
-	temp, err := writeTemp(filepath.Dir(path), text, mode)
+	temp, err := writeTemp(filepath.Dir(path), text, info)
 	if err != nil {
 		return err
 	}
@@ -273,15 +269,17 @@ func EditUsers(path string, edit func(old []byte) ([]byte, error)) error {
 	return nil
 }
 
-// writeTemp writes a temporary file in a folder, and flushes it.
-func writeTemp(dir string, text []byte, mode os.FileMode) (string, error) {
+// writeTemp writes a temporary file in a folder, and flushes it. It has the mode and owner of
+// like, if that is not nil.
+func writeTemp(dir string, text []byte, like os.FileInfo) (string, error) {
 	f, err := os.CreateTemp(dir, ".snap-serve-*") // has mode 0600
 	if err != nil {
 		return "", err
 	}
 	_, err = f.Write(text)
-	if err == nil && mode != 0o600 {
-		err = f.Chmod(mode)
+	if err == nil && like != nil {
+		giveAway(f, like)
+		err = f.Chmod(like.Mode().Perm())
 	}
 	if err == nil {
 		err = f.Sync()

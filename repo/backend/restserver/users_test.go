@@ -492,3 +492,43 @@ func (a authority) sign(t *testing.T, name string) tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// A change of the users that fails leaves the file as it was, and nothing else.
+func TestFailedEdits(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "htpasswd")
+	add := func(old []byte) ([]byte, error) { return append(old, "ben:"+fixedHash+"\n"...), nil }
+	if err := EditUsers(path, add); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"an error of the change":    EditUsers(path, func([]byte) ([]byte, error) { return []byte("x"), errors.New("no") }),
+		"a folder that is missing":  EditUsers(filepath.Join(dir, "no", "htpasswd"), add),
+		"a folder of the same name": EditUsers(dir, add),
+	} {
+		if err == nil {
+			t.Errorf("%s is no error", what)
+		}
+	}
+	if err := EditUsers(path, func(old []byte) ([]byte, error) { return append([]byte("# users\n"), old...), nil }); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(path)
+	info, errStat := os.Stat(path)
+	if err := errors.Join(err, errStat); err != nil || string(text) != "# users\nben:"+fixedHash+"\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if info.Mode().Perm() != 0o640 && os.PathSeparator == '/' {
+		t.Errorf("mode %v", info.Mode())
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 1 {
+		t.Errorf("left behind: %v, %v", list, err)
+	}
+	if _, _, err := SetPassword(nil, "anna", strings.Repeat("x", 73), 4); err == nil {
+		t.Error("bcrypt would ignore the end of this password")
+	}
+}
