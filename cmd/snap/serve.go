@@ -203,6 +203,11 @@ func (s *serveRun) trust() (opts restserver.Options, conf *tls.Config, ready ser
 				fmt.Sprintf("\"snap serve user add --htpasswd %s NAME\" adds a user, or stores the password of one anew", s.htpasswd)}
 		}
 	}
+	if opts.Users != nil && s.private {
+		for _, name := range opts.Users.WithoutFolder() {
+			s.a.warn("the user %s can store nothing: no folder can have this name; use small letters", name)
+		}
+	}
 	if s.noTLS {
 		if !isLoopback(s.listen) {
 			s.a.warn("the server speaks http: whoever listens on the way sees passwords, and the names and sizes of files")

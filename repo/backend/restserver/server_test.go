@@ -218,8 +218,11 @@ func TestRanges(t *testing.T) {
 func TestPrivateFolders(t *testing.T) {
 	t.Parallel()
 	be := memory.New()
-	opts := withUsers(t, "anna", "ben", "Carl")
+	opts := withUsers(t, "anna", "ben", "Carl", "keys", "con")
 	opts.PrivateFolders = true
+	if got := opts.Users.WithoutFolder(); !slices.Equal(got, []string{"Carl", "con", "keys"}) {
+		t.Errorf("users without a folder: %q", got)
+	}
 	s := New(be, opts)
 	for _, base := range []string{"/anna/", "/anna/phones/"} {
 		expect(t, ask(s.as("anna"), http.MethodPost, base+"?create=true", nil, nil), 200, "")
@@ -229,6 +232,7 @@ func TestPrivateFolders(t *testing.T) {
 		"anna": {"/ben/", "/", "/config", "/annab/", "/anna.b/keys/x", "/keys/anna"},
 		"ben":  {"/anna/", "/anna/phones/", "/anna/config", "/anna/phones/config", "/"},
 		"Carl": {"/Carl/", "/carl/", "/anna/", "/"},
+		"keys": {"/keys/", "/keys/x", "/anna/", "/"},
 	} {
 		for _, path := range paths {
 			for _, method := range []string{http.MethodHead, http.MethodGet, http.MethodPost, http.MethodDelete} {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,11 +97,18 @@ func (u *Users) read() error {
 	return err
 }
 
-// Names returns how many users there are.
-func (u *Users) Names() int {
+// WithoutFolder returns the users whose names no folder can have, in order. They can do
+// nothing if each user has a folder.
+func (u *Users) WithoutFolder() (names []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return len(u.list)
+	for name := range u.list {
+		if t, err := parsePath("/"+name+"/", true); err != nil || t.base != name {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // find returns the hash of a user, or the decoy.
