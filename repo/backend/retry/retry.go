@@ -94,6 +94,7 @@ type retrier struct {
 
 var (
 	_ backend.Backend     = (*retrier)(nil)
+	_ backend.AppendOnly  = (*retrier)(nil)
 	_ backend.FileReader  = (*retrier)(nil)
 	_ backend.Freer       = (*retrier)(nil)
 	_ backend.NoFsyncer   = (*retrier)(nil)
@@ -224,6 +225,9 @@ func (r *retrier) AllowNoFsync() {
 		f.AllowNoFsync()
 	}
 }
+
+// AppendOnly implements [backend.AppendOnly].
+func (r *retrier) AppendOnly() bool { return backend.IsAppendOnly(r.inner) }
 
 // folders is a retrier of a backend with folders.
 type folders struct {

@@ -3,12 +3,11 @@ package s3
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/snap-backup/snap/repo/backend/wire"
 )
 
 // Config says where a store is. [Parse] makes it.
@@ -64,7 +63,7 @@ func Parse(address string) (Config, error) {
 	host, path, _ := strings.Cut(rest, "/")
 	bucket, prefix, _ := strings.Cut(path, "/")
 	c.Host, c.Bucket, c.Prefix = strings.ToLower(host), bucket, strings.TrimRight(prefix, "/")
-	if why := hostFault(c.Host); why != "" {
+	if why := wire.HostFault(c.Host); why != "" {
 		return Config{}, refuse(address, why, "write s3:https://HOST/BUCKET")
 	}
 	if why := bucketFault(c.Bucket); why != "" {
@@ -78,31 +77,6 @@ func Parse(address string) (Config, error) {
 
 func refuse(address, why, hint string) error {
 	return fmt.Errorf("%.200q is not the address of an object store: %s (%s)", address, why, hint)
-}
-
-// hostFault says what is wrong with a host and port; "" if nothing.
-func hostFault(hostport string) string {
-	host := hostport
-	if i := strings.LastIndexByte(hostport, ':'); i >= 0 && !strings.HasSuffix(hostport, "]") {
-		host = hostport[:i]
-		if port, err := strconv.ParseUint(hostport[i+1:], 10, 16); err != nil || port == 0 {
-			return "the port is not a number from 1 to 65535"
-		}
-	}
-	if inner, ok := strings.CutPrefix(host, "["); ok {
-		if a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]")); err != nil || !a.Is6() || a.Zone() != "" || !strings.HasSuffix(inner, "]") {
-			return "the host is not an IPv6 address in brackets"
-		}
-		return ""
-	}
-	if host == "" {
-		return "it has no host"
-	}
-	if len(host) > 253 || strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" ||
-		strings.HasPrefix(host, ".") || strings.Contains(host, "..") || strings.HasPrefix(host, "-") {
-		return "the host is not the name of a computer"
-	}
-	return ""
 }
 
 // bucketFault says what is wrong with the name of a bucket; "" if nothing. Servers have
@@ -142,17 +116,4 @@ func prefixFault(prefix string) string {
 		}
 	}
 	return ""
-}
-
-// loopback reports whether a host is this computer.
-func loopback(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && a.IsLoopback()
 }

@@ -5,12 +5,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -18,12 +15,11 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/snap-backup/snap/repo/backend/wire"
 )
 
 const (
-	defaultConnections = 5
-	defaultStall       = 5 * time.Minute
-	dialTimeout        = 30 * time.Second
 	// roleTimeout bounds the question for the keys of a role: computers that are not at
 	// a provider have nobody to ask.
 	roleTimeout = 5 * time.Second
@@ -39,7 +35,7 @@ func newBackend(ctx context.Context, cfg Config, opts Options) (*Backend, error)
 	}
 	transport := opts.Transport
 	if transport == nil {
-		t, err := newTransport(opts)
+		t, err := wire.NewTransport(wire.TransportOptions{CAFile: opts.CAFile, Connections: opts.Connections, Stall: opts.Stall})
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +64,7 @@ func newBackend(ctx context.Context, cfg Config, opts Options) (*Backend, error)
 }
 
 func (o Options) check(cfg Config) error {
-	if cfg.HTTP && !o.InsecureHTTP && !loopback(cfg.Host) {
+	if cfg.HTTP && !o.InsecureHTTP && !wire.Loopback(cfg.Host) {
 		return errors.New("http to another computer is not allowed, since anybody on the way could change or remove files (write https, or allow http explicitly)")
 	}
 	switch strings.ToUpper(o.PackClass) {
@@ -103,7 +99,7 @@ func findKeys(ctx context.Context, opts Options) (*credentials.Credentials, erro
 			&credentials.IAM{Client: &http.Client{Timeout: roleTimeout}, Region: region(opts)},
 		})
 	}
-	asker := &credentials.CredContext{Client: &http.Client{Timeout: dialTimeout}, Context: ctx}
+	asker := &credentials.CredContext{Client: &http.Client{Timeout: wire.DialTimeout}, Context: ctx}
 	value, err := found.GetWithContext(asker)
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -119,64 +115,6 @@ func findKeys(ctx context.Context, opts Options) (*credentials.Credentials, erro
 		return nil, fmt.Errorf("%w (set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)", ErrNoKeys)
 	}
 	return found, nil
-}
-
-func newTransport(opts Options) (*http.Transport, error) {
-	connections := cmp.Or(max(0, opts.Connections), defaultConnections)
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}
-	stall := cmp.Or(max(0, opts.Stall), defaultStall)
-	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			conn, err := dialer.DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return &stallConn{conn, stall}, nil
-		},
-		MaxConnsPerHost:     connections,
-		MaxIdleConnsPerHost: connections,
-		IdleConnTimeout:     time.Minute,
-		TLSHandshakeTimeout: dialTimeout,
-		DisableCompression:  true, // the bytes are those of the object
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-	}
-	if opts.CAFile != "" {
-		pem, err := os.ReadFile(opts.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("certificates of authorities: %w", err)
-		}
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			pool = x509.NewCertPool() // not every system has one
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificate in PEM", opts.CAFile)
-		}
-		t.TLSClientConfig.RootCAs = pool
-	}
-	return t, nil
-}
-
-// stallConn is a connection on which each byte extends the deadline. Deadlines apply to
-// calls that are running: what is sent also extends the wait for an answer.
-type stallConn struct {
-	net.Conn
-	stall time.Duration
-}
-
-func (c *stallConn) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.stall)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Read(p)
-}
-
-func (c *stallConn) Write(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
 }
 
 // call makes one call of the client, and classifies its error.
@@ -214,7 +152,7 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	seen.after = retryAfter(resp.Header.Get("Retry-After"))
+	seen.after = wire.RetryAfter(resp.Header.Get("Retry-After"))
 	if resp.StatusCode == http.StatusOK && strings.Contains(req.URL.RawQuery, "list-type=") {
 		resp.Body = &listingBody{body: resp.Body, r: bufio.NewReader(resp.Body), left: maxListing}
 	}

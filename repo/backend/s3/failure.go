@@ -1,23 +1,17 @@
 package s3
 
 import (
-	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/wire"
 )
 
 // failure returns the error of an operation: "op address: reason (what to do)". The
@@ -161,7 +155,7 @@ func meaningOf(code string, status int) meaning {
 // classify returns what an error of the client means.
 func (b *Backend) classify(err error, seen *exchange) error {
 	if seen.lost != nil {
-		return connectionError(seen.lost)
+		return wire.ConnectionError(seen.lost)
 	}
 	answer, ok := errors.AsType[minio.ErrorResponse](err)
 	switch {
@@ -169,8 +163,8 @@ func (b *Backend) classify(err error, seen *exchange) error {
 		return err
 	case errors.Is(err, errNoListing):
 		return &backend.TemporaryError{Err: &answerError{text: errNoListing.Error(), is: []error{backend.ErrOutOfReach}}}
-	case !ok && (errors.Is(err, io.ErrUnexpectedEOF) || isNetwork(err)):
-		return connectionError(err) // in the middle of an answer
+	case !ok && (errors.Is(err, io.ErrUnexpectedEOF) || wire.IsNetwork(err)):
+		return wire.ConnectionError(err) // in the middle of an answer
 	case !ok:
 		return err
 	}
@@ -194,9 +188,9 @@ func quote(answer minio.ErrorResponse, m meaning) string {
 	if answer.Region != "" && len(m.is) > 0 && errors.Is(m.is[0], ErrRefused) {
 		return fmt.Sprintf("the bucket is in the region %.40s (set AWS_REGION=%.40s, or use the host of that region)", answer.Region, answer.Region)
 	}
-	said := strings.TrimRight(strings.TrimSpace(clean(answer.Message)), ".")
+	said := strings.TrimRight(strings.TrimSpace(wire.Clean(answer.Message)), ".")
 	if answer.Code != "" && answer.Code != said {
-		said += " (" + clean(answer.Code) + ")"
+		said += " (" + wire.Clean(answer.Code) + ")"
 	}
 	switch {
 	case m.passes:
@@ -209,80 +203,4 @@ func quote(answer minio.ErrorResponse, m meaning) string {
 		return m.is[0].Error() + ": " + said + " (remove something there, or raise the quota)"
 	}
 	return m.is[0].Error() + ": " + said
-}
-
-// clean shortens text of a server, and removes what a terminal would obey.
-func clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 300 {
-		s = strings.ToValidUTF8(s[:300], "") + "…"
-	}
-	return s
-}
-
-// isNetwork reports whether err is about a connection.
-func isNetwork(err error) bool {
-	_, ok := errors.AsType[net.Error](err)
-	return ok
-}
-
-// connectionError returns the error for an answer that did not come, or only in part. It
-// wraps no io.EOF or io.ErrUnexpectedEOF: to callers, those are about a file that is too
-// short.
-func connectionError(err error) error {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		err = e.Err
-	}
-	if why := untrusted(err); why != "" {
-		return &answerError{text: why, is: []error{err, backend.ErrOutOfReach}}
-	}
-	e := &answerError{text: "the store does not answer: " + err.Error(), is: []error{err, backend.ErrOutOfReach}}
-	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		e = &answerError{text: "the store has closed the connection", is: []error{backend.ErrOutOfReach}}
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		// The caller's context goes on, so a limit of the connection has ended.
-		e = &answerError{text: "the store does not answer in time", is: []error{backend.ErrOutOfReach}}
-	}
-	return &backend.TemporaryError{Err: e}
-}
-
-// untrusted says why a server is not the one that was meant; "" if that is not the reason
-// of err. Repeating does not help.
-func untrusted(err error) string {
-	var (
-		unknown  x509.UnknownAuthorityError
-		name     x509.HostnameError
-		invalid  x509.CertificateInvalidError
-		noServer tls.RecordHeaderError
-	)
-	switch {
-	case errors.As(err, &unknown):
-		return "the certificate of the store is signed by an unknown authority (name a file with the certificate of that authority)"
-	case errors.As(err, &name):
-		return "the certificate of the store is for another host: " + clean(name.Error())
-	case errors.As(err, &invalid):
-		return "the certificate of the store is not valid: " + clean(invalid.Error()) + " (check the clock of this computer)"
-	case errors.As(err, &noServer), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
-		return "the store does not speak https on this port (check the port, or write s3:http://…)"
-	}
-	return ""
-}
-
-// maxRetryAfter bounds the wait that a store can ask for.
-const maxRetryAfter = 5 * time.Minute
-
-// retryAfter returns the wait that a store asks for. Stores send seconds; a date would need
-// equal clocks.
-func retryAfter(header string) time.Duration {
-	n, err := strconv.ParseUint(strings.TrimSpace(header), 10, 31)
-	if err != nil {
-		return 0
-	}
-	return min(time.Duration(n)*time.Second, maxRetryAfter)
 }

@@ -1,7 +1,6 @@
 package s3
 
 import (
-	"bytes"
 	"context"
 	"crypto/md5" // the protocol's checksum
 	"crypto/sha256"
@@ -9,14 +8,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"strings"
-	"sync"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/wire"
 )
 
 // learnName is the object by which a Backend finds out about conditional requests. Names in
@@ -120,8 +117,8 @@ func (b *Backend) put(ctx context.Context, name string, data []byte, conditional
 	if strings.HasPrefix(name, packsPrefix) {
 		opts.StorageClass = b.opts.PackClass
 	}
-	body := &revocable{r: bytes.NewReader(data)}
-	defer body.revoke()
+	body := wire.NewBody(data)
+	defer body.Revoke()
 	var info minio.UploadInfo
 	err := b.call(ctx, func(ctx context.Context) (err error) {
 		info, err = minio.Core{Client: b.client}.PutObject(ctx, b.cfg.Bucket, b.key(name), body, int64(len(data)),
@@ -206,27 +203,3 @@ func (b *Backend) remove(ctx context.Context, name string) error {
 		return b.client.RemoveObject(ctx, b.cfg.Bucket, b.key(name), minio.RemoveObjectOptions{})
 	})
 }
-
-// revocable is a reader whose bytes can be taken away. A connection may read the body of a
-// request after the request has failed, and Put must not keep the caller's bytes.
-type revocable struct {
-	mu sync.Mutex
-	r  *bytes.Reader // nil after revoke
-}
-
-func (v *revocable) Read(p []byte) (int, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.r == nil {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	return v.r.Read(p)
-}
-
-func (v *revocable) revoke() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.r = nil
-}
-
-var _ io.Reader = (*revocable)(nil)

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/wire"
 )
 
 // Stat implements [backend.Backend]. If somebody has removed the bucket, the error is
@@ -42,16 +41,12 @@ func (b *Backend) statObject(ctx context.Context, name string) (object minio.Obj
 		return err
 	})
 	if err == nil && object.Size < 0 {
-		err = errNoSize
+		err = wire.ErrNoSize
 	}
 	return object, err
 }
 
-var (
-	errNegativeOffset = errors.New("negative offset")
-	errNoSize         = errors.New("the store does not say how large the object is")
-	errWrongRange     = errors.New("the store has sent another part of the object than it was asked for")
-)
+var errNegativeOffset = errors.New("negative offset")
 
 // ReadAt implements [backend.Backend]. It sends one request.
 func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
@@ -87,57 +82,18 @@ func (b *Backend) readAt(ctx context.Context, name string, p []byte, off int64) 
 			return err
 		}
 		defer body.Close()
-		want, err := partOf(header, off, len(p))
+		want, err := wire.PartOf(header, off, len(p))
 		if err != nil || want == 0 {
 			return err
 		}
 		n, err = io.ReadFull(body, p[:want])
-		return midway(err)
+		return wire.Midway(err)
 	})
 	switch {
 	case err == nil && n < len(p), code(err) == "InvalidRange", code(err) == "416 Requested Range Not Satisfiable":
 		return n, io.EOF
 	}
 	return n, err
-}
-
-// midway returns the error of an answer that ended too early.
-func midway(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// partOf returns how many bytes of an answer belong to a request for size bytes from off.
-func partOf(header http.Header, off int64, size int) (int, error) {
-	sent := header.Get("Content-Range")
-	if sent == "" {
-		// The answer has the complete object.
-		length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
-		switch {
-		case err != nil || length < 0:
-			return 0, errNoSize
-		case off >= length:
-			return 0, nil
-		case off > 0:
-			return 0, errWrongRange
-		}
-		return int(min(length, int64(size))), nil
-	}
-	var first, last int64
-	var total string
-	if _, err := fmt.Sscanf(sent, "bytes %d-%d/%s", &first, &last, &total); err != nil || first != off || last < first || last-first >= int64(size) {
-		return 0, errWrongRange
-	}
-	n := int(last - first + 1)
-	if n < size {
-		// Fewer bytes are right only at the end of the object.
-		if length, err := strconv.ParseInt(total, 10, 64); err != nil || last != length-1 {
-			return 0, errWrongRange
-		}
-	}
-	return n, nil
 }
 
 // ReadFile implements [backend.FileReader]. It sends one request.
@@ -154,13 +110,13 @@ func (b *Backend) ReadFile(ctx context.Context, name string, limit int64) ([]byt
 		defer body.Close()
 		switch {
 		case object.Size < 0:
-			return errNoSize
+			return wire.ErrNoSize
 		case object.Size > limit:
 			return fmt.Errorf("%d bytes, at most %d expected: %w", object.Size, limit, backend.ErrTooLarge)
 		}
 		whole := make([]byte, object.Size)
 		if _, err := io.ReadFull(body, whole); err != nil {
-			return midway(err)
+			return wire.Midway(err)
 		}
 		data = whole
 		return nil
