@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
+
+	"github.com/snap-backup/snap/internal/child"
 )
 
 // Options change how a server is reached.
 type Options struct {
 	// Command is a program that speaks SFTP on its standard input and output, with its
-	// arguments, in place of ssh. See [SplitWords] for quotes.
+	// arguments, in place of ssh. See [child.SplitWords] for quotes.
 	Command string
 	// Args are more arguments of ssh, such as "-i ~/.ssh/nas". They come before those of
 	// this package, and ssh uses the first value of an option.
@@ -26,7 +27,7 @@ type Options struct {
 // argv returns the command line that reaches the server.
 func argv(c Config, opts Options, prompt bool) ([]string, error) {
 	if opts.Command != "" {
-		words, err := SplitWords(opts.Command)
+		words, err := child.SplitWords(opts.Command)
 		if err == nil && len(words) == 0 {
 			err = errors.New("it is empty")
 		}
@@ -35,7 +36,7 @@ func argv(c Config, opts Options, prompt bool) ([]string, error) {
 		}
 		return words, nil
 	}
-	args, err := SplitWords(opts.Args)
+	args, err := child.SplitWords(opts.Args)
 	if err != nil {
 		return nil, fmt.Errorf("sftp.args: %w", err)
 	}
@@ -57,46 +58,4 @@ func argv(c Config, opts Options, prompt bool) ([]string, error) {
 var sshOptions = []string{
 	"-oForwardX11=no", "-oForwardAgent=no", "-oPermitLocalCommand=no", "-oClearAllForwardings=yes",
 	"-oRequestTTY=no", "-oServerAliveInterval=15", "-oServerAliveCountMax=4",
-}
-
-// SplitWords divides a command line as a shell does: at spaces that are not in quotes.
-// A backslash takes the meaning from the character after it, except between single quotes.
-// Nothing is expanded. On Windows, write \\ for \ or use single quotes.
-func SplitWords(s string) ([]string, error) {
-	var words []string
-	var word strings.Builder
-	inWord, escaped, quote := false, false, rune(0)
-	for _, r := range s {
-		switch {
-		case escaped:
-			word.WriteRune(r)
-			escaped = false
-		case r == '\\' && quote != '\'':
-			inWord, escaped = true, true
-		case quote != 0 && r == quote:
-			quote = 0
-		case quote != 0:
-			word.WriteRune(r)
-		case r == '\'' || r == '"':
-			inWord, quote = true, r
-		case r == ' ' || r == '\t' || r == '\n' || r == '\r':
-			if inWord {
-				words = append(words, word.String())
-				word.Reset()
-			}
-			inWord = false
-		default:
-			inWord = true
-			word.WriteRune(r)
-		}
-	}
-	switch {
-	case quote != 0:
-		return nil, fmt.Errorf("a %c is not closed", quote)
-	case escaped:
-		return nil, errors.New(`it ends with a \`)
-	case inWord:
-		words = append(words, word.String())
-	}
-	return words, nil
 }

@@ -48,6 +48,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/snap-backup/snap/internal/child"
 	"github.com/snap-backup/snap/repo/backend"
 )
 
@@ -100,7 +101,7 @@ func Open(ctx context.Context, c Config, opts Options) (*Backend, error) {
 func newBackend(c Config, opts Options) *Backend {
 	return &Backend{
 		config: c, opts: opts, connecting: make(chan struct{}, 1),
-		prompt: opts.Command == "" && opts.dial == nil && !opts.NoPrompt && canPrompt(),
+		prompt: opts.Command == "" && opts.dial == nil && !opts.NoPrompt && child.CanPrompt(),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/child"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +20,7 @@ func TestTerminalChild(t *testing.T) {
 	if program == "" {
 		t.Skip("only for TestInteropTerminal")
 	}
-	if !canPrompt() {
+	if !child.CanPrompt() {
 		t.Fatal("this process cannot ask")
 	}
 	l, err := process([]string{"sh", "-c", program}, true)
@@ -29,7 +30,7 @@ func TestTerminalChild(t *testing.T) {
 	answer, err := bufio.NewReader(l.out).ReadString('\n')
 	fmt.Printf("the answer is %q, %v\n", answer, err)
 	l.connected()
-	fmt.Println("in the foreground again:", canPrompt())
+	fmt.Println("in the foreground again:", child.CanPrompt())
 	_ = l.in.Close()
 	fmt.Println("ended with", l.wait())
 }

@@ -1,4 +1,4 @@
-package sftp
+package child
 
 import (
 	"os"
@@ -11,7 +11,7 @@ import (
 
 // startApart starts a program in a process group of its own: Ctrl-C must not end ssh
 // before this process has removed its locks from the server.
-func startApart(cmd *exec.Cmd, _ bool) (release func(), err error) {
+func startApart(cmd *exec.Cmd, _ Options, _ <-chan struct{}) (release func(), err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{CreationFlags: windows.CREATE_NEW_PROCESS_GROUP}
 	if err := cmd.Start(); err != nil {
 		return nil, missingProgram(cmd.Args[0], err)
@@ -19,8 +19,8 @@ func startApart(cmd *exec.Cmd, _ bool) (release func(), err error) {
 	return func() {}, nil
 }
 
-// canPrompt reports whether a program that this process starts can ask for a password.
-func canPrompt() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
+// CanPrompt reports whether a program that this process starts can ask for a password.
+func CanPrompt() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
 // isInterrupted reports whether a program ended because of Ctrl-C.
 func isInterrupted(*exec.ExitError) bool { return false }

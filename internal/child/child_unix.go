@@ -1,6 +1,6 @@
 //go:build unix
 
-package sftp
+package child
 
 import (
 	"os"
@@ -13,28 +13,28 @@ import (
 )
 
 // startApart starts a program in a process group of its own: Ctrl-C must not end ssh
-// before this process has removed its locks from the server. If ssh may ask for
+// before this process has removed its locks from the server. If it may ask for
 // something, its group is in the foreground, since only such a group may read from the
 // terminal. release brings this process back to the foreground; it may be called often.
-func startApart(cmd *exec.Cmd, prompt bool) (release func(), err error) {
+func startApart(cmd *exec.Cmd, o Options, ended <-chan struct{}) (release func(), err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var tty *os.File
-	if prompt {
+	if o.Prompt {
 		tty = foregroundTerminal()
 	}
 	if tty != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Foreground: true, Ctty: int(tty.Fd())}
 	}
 	release = sync.OnceFunc(func() { backToForeground(tty) })
-	if err := cmd.Start(); err != nil {
+	if err := start(cmd, o, ended); err != nil {
 		release()
 		return nil, missingProgram(cmd.Args[0], err)
 	}
 	return release, nil
 }
 
-// canPrompt reports whether a program that this process starts can ask for a password.
-func canPrompt() bool {
+// CanPrompt reports whether a program that this process starts can ask for a password.
+func CanPrompt() bool {
 	tty := foregroundTerminal()
 	if tty == nil {
 		return false
