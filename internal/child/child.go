@@ -1,6 +1,7 @@
 // Package child runs a program that a protocol is spoken with, over its standard input and
 // output. The program is in a process group of its own, so that Ctrl-C does not end it before
-// this process has done so. What it prints to its standard error is kept for messages.
+// this process has done so. What it prints to its standard error is kept for messages. It does
+// not get the variables with snap's passwords.
 package child
 
 import (
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +24,8 @@ type Child struct {
 	// Wait returns when the program has ended and Out was read to its end. It returns why it
 	// ended, in its own words if it has printed any; nil if for no reason.
 	Wait func() error
+	// Said returns the last lines that the program has printed to its standard error, as one.
+	Said func() string
 	// Release brings this process back to the foreground of its terminal, if the program was
 	// allowed to ask for something. It may be called often.
 	Release func()
@@ -39,6 +43,7 @@ type Options struct {
 // Start starts a program.
 func Start(args []string, o Options) (*Child, error) {
 	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = slices.DeleteFunc(cmd.Environ(), isPassword)
 	stderr := &tail{}
 	cmd.Stderr = stderr
 	// A child of the program may keep its standard error, such as a master connection of ssh
@@ -74,8 +79,15 @@ func Start(args []string, o Options) (*Child, error) {
 			}
 			return exitError(err, stderr.String())
 		},
+		Said:    stderr.String,
 		Release: release,
 	}, nil
+}
+
+// isPassword reports whether a variable has a password of snap, which no other program needs.
+func isPassword(variable string) bool {
+	name, _, _ := strings.Cut(strings.ToUpper(variable), "=")
+	return strings.HasPrefix(name, "SNAP_") && strings.HasSuffix(name, "PASSWORD")
 }
 
 // exitError returns why a program ended, in its own words if it has printed any.

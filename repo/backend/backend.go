@@ -17,6 +17,7 @@
 // # Implementations
 //
 //   - local: a folder on a disk or on a mounted share
+//   - rclone: a remote of rclone, such as a cloud drive
 //   - rest: a server that "snap serve" runs
 //   - s3: a bucket of an object store
 //   - retry: wraps another backend and repeats what may succeed later
