@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/snap-backup/snap/config"
 	"github.com/snap-backup/snap/device/ingest/receive"
@@ -179,7 +178,7 @@ func (a *app) shown(cmd *cobra.Command, key, flag, variable string) *shownValue 
 	if f := cmd.Flags().Lookup(flag); flag != "" && f != nil && f.Changed {
 		return &shownValue{Key: key, Value: f.Value.String(), Source: fromFlag, Name: "--" + flag}
 	}
-	if v := os.Getenv(variable); variable != "" && v != "" {
+	if v := a.env(variable); variable != "" && v != "" {
 		if variable == "SNAP_PASSWORD" {
 			v = "(not shown)"
 		}

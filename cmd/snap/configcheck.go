@@ -75,7 +75,7 @@ func (a *app) checkConfig(cmd *cobra.Command) (*checkedConfig, error) {
 		return nil, err
 	}
 	res := &checkedConfig{File: path, Profiles: []string{}, Mistakes: []configMistake{}, Notes: []configMistake{}}
-	file, err := config.Load(path)
+	file, err := a.loadConfig(path)
 	var bad *config.Error
 	switch {
 	case errors.As(err, &bad):

@@ -115,14 +115,14 @@ func (a *app) askConfig(ctx context.Context, n *newConfig) error {
 	ask := a.canAsk() && !n.yes
 	n.repository = a.repoDir
 	if n.repository == "" {
-		n.repository = os.Getenv("SNAP_REPOSITORY")
+		n.repository = a.env("SNAP_REPOSITORY")
 	}
 	if a.repoDir == "" && ask {
 		line, err := a.askDefault(ctx, "folder of the repository", n.repository)
 		if err != nil {
 			return err
 		}
-		n.repository = line
+		n.repository = a.hideLogin(line)
 	}
 	if n.repository == "" {
 		return usageError{errors.New("no repository is given: use -r FOLDER")}

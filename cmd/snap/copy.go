@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
 
 	"github.com/snap-backup/snap/repo"
@@ -111,7 +110,7 @@ For a copy with the same passwords, "snap mirror" is simpler and needs no
 password.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if target.dir == "" {
-				target.dir = os.Getenv("SNAP_TO_REPOSITORY")
+				target.dir = a.env("SNAP_TO_REPOSITORY")
 			}
 			if target.dir != "" {
 				return a.copyTo(cmd, &target, &filter, opts, argv)

@@ -24,6 +24,7 @@ import (
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/snap-backup/snap/repo/backend/rest"
 	"github.com/snap-backup/snap/repo/backend/s3"
 	"github.com/snap-backup/snap/repo/mirror"
 )
@@ -108,6 +109,9 @@ var storeCauses = []kind{
 	{is(s3.ErrNoBucket), exitError, `check the address; "snap init -o s3.make-bucket=true" makes the bucket, too`},
 	{is(s3.ErrNoKeys), exitError, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws with -o s3.profile=NAME"},
 	{is(s3.ErrRefused), exitError, "nothing was changed; check the access key, the region (-o s3.region) and the clock of this computer"},
+	{is(rest.ErrRefused), exitError, "nothing was changed; set SNAP_REST_USER and SNAP_REST_PASSWORD to a user of the server and its password"},
+	{is(rest.ErrNoFolder), exitNoRepo, `check the address, or create a repository with "snap init"`},
+	{is(backend.ErrAppendOnly), exitRefused, `nothing that was stored is lost; run this command on the server itself, or as a user of it who may remove files`},
 	{is(backend.ErrOutOfReach), exitError, "check the network and the address; what was stored is kept, and the same command goes on where this one ended"},
 	{is(repo.ErrNotFound), exitNoRepo, `check -r, SNAP_REPOSITORY and "snap config show", or create a repository with "snap init"`},
 	{is(backend.ErrNotFolder), exitDamaged, `nothing else was changed; if the folder is lost, "snap check" then says how to go on`},

@@ -26,6 +26,7 @@ import (
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/snap-backup/snap/repo/backend/rest"
 	"github.com/snap-backup/snap/repo/backend/s3"
 	"github.com/snap-backup/snap/repo/mirror"
 )
@@ -154,7 +155,7 @@ func TestKindsOfAGroupAreDistinct(t *testing.T) {
 
 // errorExamples has an error of every kind.
 var errorExamples = []error{
-	s3.ErrNoBucket, s3.ErrNoKeys, s3.ErrRefused, backend.ErrOutOfReach, errNotEmpty,
+	s3.ErrNoBucket, s3.ErrNoKeys, s3.ErrRefused, rest.ErrRefused, rest.ErrNoFolder, backend.ErrAppendOnly, backend.ErrOutOfReach, errNotEmpty,
 	errAttention, errDanger, errMistakes, keyring.ErrUnavailable, host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, errStoredDamaged, errUnsound, errLostBackup, errFlawed, usageError{errors.New("x")}, errLostPart, errLacking, errNotSent, errUnread, notKeptError{},
 	repo.ErrNotFound, repo.ErrLocked, repo.ErrLockLost, crypto.ErrRecoveryTypo, repo.ErrWrongPassword, keybag.ErrWrongPassword, backend.ErrNoSpace,
 	drill.ErrNoPassword, drill.ErrOld, errDrillFailed, outputError{errors.New("x")}, errUnverified, errBlocked, errNoFile, errNoLock, local.ErrNoFsync, repo.ErrUnprovenKeys, materialize.ErrFileTooLarge, abandoned.ErrInUse,

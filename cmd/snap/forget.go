@@ -260,6 +260,11 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	case f.prune:
 		kind = repo.LockPrune
 	}
+	if !f.dryRun {
+		if err := a.mayRemove(); err != nil {
+			return err
+		}
+	}
 	r.UseReserve()
 	if err := a.takeLock(ctx, r, kind, cmd.CommandPath()); err != nil {
 		return err

@@ -64,8 +64,7 @@ func (a *app) initCommand() *cobra.Command {
 		Long: `Creates a repository in the folder or at the address given with -r or
 SNAP_REPOSITORY. Addresses are
 
-  s3:https://HOST/BUCKET/PREFIX           an object store
-  sftp:USER@HOST:/PATH                    a server that ssh reaches
+` + addressForms() + `
 
 The keys of an object store come from AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY or from ~/.aws. "-o s3.make-bucket=true" makes the bucket.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/snap-backup/snap/repo"
@@ -37,6 +38,15 @@ func (a *app) openToList(cmd *cobra.Command) (*repo.Repo, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// mayRemove fails if the store of the repository has said that it lets this user remove nothing.
+// It would refuse later, after much was read and written in vain.
+func (a *app) mayRemove() error {
+	if backend.IsAppendOnly(a.store) {
+		return advised{fmt.Errorf("nothing was removed: %w", backend.ErrAppendOnly), "run this command on the server itself, with -r and the folder of the repository there, or as a user of it who may remove files"}
+	}
+	return nil
 }
 
 // isDistant reports whether a repository is in a store far away.

@@ -46,7 +46,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	a.screen = newScreen(a.stdout, stdout, a.coloured)
 	a.errScreen = newScreen(a.stderr, a.stderr, a.coloured)
 	root := a.rootCommand()
-	root.SetArgs(args)
+	root.SetArgs(a.hideLogins(args))
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)

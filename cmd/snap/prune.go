@@ -117,6 +117,11 @@ were lost. Only --allow-empty then removes the data, unless "snap forget
 			if err != nil {
 				return err
 			}
+			if !dryRun {
+				if err := a.mayRemove(); err != nil {
+					return err
+				}
+			}
 			r.UseReserve()
 			if err := a.takeLock(ctx, r, kind, cmd.CommandPath()); err != nil {
 				return err

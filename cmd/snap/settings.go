@@ -86,7 +86,7 @@ func (a *app) loadProfile() error {
 	path, named, err := s.configPath()
 	chosen := cmp.Or(s.name, os.Getenv("SNAP_PROFILE"))
 	if err == nil {
-		s.file, err = config.Load(path)
+		s.file, err = a.loadConfig(path)
 	}
 	var bad *config.Error
 	switch missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); {
@@ -115,6 +115,27 @@ func (a *app) loadProfile() error {
 	return nil
 }
 
+// loadConfig reads a configuration file. What it says about repositories shows no password of a
+// server.
+func (a *app) loadConfig(path string) (*config.File, error) {
+	file, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range file.Profiles {
+		for _, key := range []string{"repository", "mirrors", "copies"} {
+			if v, ok := p.Values[key]; ok {
+				v.Text = a.hideLogin(v.Text)
+				for i := range v.List {
+					v.List[i] = a.hideLogin(v.List[i])
+				}
+				p.Values[key] = v
+			}
+		}
+	}
+	return file, nil
+}
+
 // useProfile finds out whether the profile is about the repository of this run, and takes
 // what all commands need from it.
 func (a *app) useProfile(cmd *cobra.Command) error {
@@ -137,7 +158,7 @@ func (a *app) useProfile(cmd *cobra.Command) error {
 // scopeOf says how far a profile applies to the repository that flags and variables name.
 func (a *app) scopeOf(p *config.Profile) scope {
 	own, ok := p.Values["repository"]
-	given := cmp.Or(a.repoDir, os.Getenv("SNAP_REPOSITORY"))
+	given := cmp.Or(a.repoDir, a.env("SNAP_REPOSITORY"))
 	switch {
 	case given == "" || !ok || samePath(given, own.Text):
 		return scopeAll

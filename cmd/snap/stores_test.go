@@ -3,12 +3,16 @@ package main
 import (
 	"bytes"
 	"context"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/repo/backend/resttest"
 	"github.com/snap-backup/snap/repo/backend/s3test"
 )
 
@@ -18,6 +22,7 @@ type storeRig struct {
 	dir     string
 	address string
 	options []string
+	printed []string // by all commands
 }
 
 func (s *storeRig) run(code int, args ...string) string {
@@ -28,6 +33,7 @@ func (s *storeRig) run(code int, args ...string) string {
 	if got := a.run(context.Background(), args); got != code {
 		s.t.Fatalf("snap %s: exit code %d, want %d: %s", strings.Join(args, " "), got, code, out.String())
 	}
+	s.printed = append(s.printed, out.String())
 	return out.String()
 }
 
@@ -69,6 +75,113 @@ func TestInteropSFTPStore(t *testing.T) {
 	s.run(0, "init")
 	s.run(exitUsage, "init", "-r", "sftp:-x:/a")
 	s.everything()
+}
+
+// A repository on a server of the REST protocol.
+func TestRESTStore(t *testing.T) {
+	server := resttest.New()
+	server.User, server.Password = "anna", "hunter2/@"
+	h := httptest.NewServer(server)
+	t.Cleanup(h.Close)
+	s := newStoreRig(t, "rest:"+strings.Replace(h.URL, "://", "://anna:hunter2%2F%40@", 1)+"/phones")
+	s.has(s.run(exitNoRepo, "snapshots"), `create a repository with "snap init"`)
+	s.run(0, "init")
+	s.everything()
+	requests := func(what string, most int, args ...string) {
+		t.Helper()
+		server.Requests()
+		s.run(0, args...)
+		if list := server.Requests(); len(list) > most {
+			t.Errorf("%s: %d requests, at most %d wanted:\n%s", what, len(list), most, strings.Join(list, "\n"))
+		} else {
+			t.Logf("%s: %d requests: %q", what, len(list), list)
+		}
+	}
+	s.run(0, "import", s.path("day3"))
+	requests("an unchanged day", 8, "import", s.path("day3"))
+	requests("snapshots", 4, "snapshots")
+	server.Password = "other"
+	out := s.run(exitError, "snapshots")
+	s.has(out, "SNAP_REST_PASSWORD")
+	s.showsNothing("hunter2")
+	t.Setenv("SNAP_REST_USER", "anna")
+	t.Setenv("SNAP_REST_PASSWORD", "other")
+	s.address = "rest:" + h.URL + "/phones"
+	s.has(s.run(0, "snapshots"), "of 1 device")
+	s.run(exitUsage, "snapshots", "-r", "rest:https://u:hunter/2@nas/a")
+	s.run(exitUsage, "snapshots", "-o", "rest.connections=0")
+	s.run(exitUsage, "snapshots", "-o", "rest.insecure-http=maybe")
+	s.has(s.run(exitError, "snapshots", "-o", "rest.fingerprint=ab"), "64 hex digits")
+	s.showsNothing("hunter2")
+}
+
+// A server that lets nobody remove files takes backups for a long time, and other commands say
+// what to do.
+func TestRESTStoreAppendOnly(t *testing.T) {
+	server := resttest.New()
+	h := httptest.NewServer(server)
+	t.Cleanup(h.Close)
+	s := newStoreRig(t, "rest:"+h.URL+"/phones")
+	s.run(0, "init")
+	server.AppendOnly = true
+	for day := 1; day <= 18; day++ {
+		folder := s.path("day")
+		if err := os.RemoveAll(folder); err != nil {
+			t.Fatal(err)
+		}
+		s.run(0, "generate", "-q", "--scale", "tiny", "--devices", "1", "--encrypt", "none", "--days", strconv.Itoa(day), folder)
+		s.run(0, "import", "-q", folder)
+	}
+	s.run(0, "check", "--read-data")
+	server.Requests()
+	for _, args := range [][]string{{"prune"}, {"forget", "--keep-last", "1"}, {"forget", "--keep-last", "1", "--prune"}} {
+		s.has(s.run(exitRefused, args...), "run this command on the server itself")
+	}
+	for _, r := range server.Requests() {
+		if strings.HasPrefix(r, "POST") || strings.HasPrefix(r, "DELETE") {
+			t.Errorf("a command that is refused sends %s", r)
+		}
+	}
+	s.run(0, "prune", "--dry-run")
+	s.has(s.run(exitRefused, "tag", "latest", "--add", "kept"), "on the server itself")
+	s.run(0, "check", "--read-data")
+}
+
+// A repository in a remote of rclone, which is a folder here.
+func TestInteropRcloneStore(t *testing.T) {
+	if _, err := exec.LookPath("rclone"); err != nil {
+		if os.Getenv("SNAP_TEST_INTEROP") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	t.Setenv("RCLONE_CONFIG", filepath.Join(t.TempDir(), "rclone.conf"))
+	dir := t.TempDir()
+	s := newStoreRig(t, "rclone::local:"+filepath.ToSlash(filepath.Join(dir, "phones")))
+	s.has(s.run(exitNoRepo, "snapshots"), "no repository here")
+	s.run(0, "init")
+	s.everything()
+	s.has(s.run(exitError, "snapshots", "-r", "rclone:nothing:phones"), "didn't find section in config file")
+	s.has(s.run(exitError, "snapshots", "-o", "rclone.program=no-such-program"), "rclone.program")
+	s.run(exitUsage, "snapshots", "-o", "rclone.timeout=x")
+	s.run(exitUsage, "snapshots", "-r", "rclone:a,pass=x:b")
+	// The files of the remote are a repository in a folder.
+	s.address = filepath.Join(dir, "phones")
+	s.run(0, "check", "--read-data")
+	s.restores("out3")
+	if _, err := os.Stat(filepath.Join(dir, "phones", "config")); err != nil {
+		t.Error(err)
+	}
+}
+
+// showsNothing fails if anything that was printed has a text.
+func (s *storeRig) showsNothing(text string) {
+	s.t.Helper()
+	for _, out := range s.printed {
+		if strings.Contains(out, text) {
+			s.t.Errorf("%q is in: %s", text, out)
+		}
+	}
 }
 
 func newStoreRig(t *testing.T, address string, options ...string) *storeRig {

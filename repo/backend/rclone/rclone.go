@@ -38,7 +38,9 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
@@ -66,12 +68,14 @@ type Backend struct {
 	current    *conn         // nil if there is none; guarded by connecting
 	closed     bool          // guarded by connecting
 
-	puts puts
+	puts       puts
+	appendOnly atomic.Bool // rclone has refused to delete a file
 }
 
 var (
 	_ backend.Backend    = (*Backend)(nil)
 	_ backend.FileReader = (*Backend)(nil)
+	_ backend.AppendOnly = (*Backend)(nil)
 )
 
 // Open starts rclone and returns the store, after rclone has answered. It does not check
@@ -103,6 +107,11 @@ func (b *Backend) Close() error {
 
 // Config returns what the store was opened with.
 func (b *Backend) Config() Config { return b.cfg }
+
+// AppendOnly implements [backend.AppendOnly]. rclone says so only when it refuses.
+func (b *Backend) AppendOnly() bool {
+	return b.appendOnly.Load() || strings.Contains(b.opts.Args, "--append-only")
+}
 
 func (b *Backend) timeout() time.Duration {
 	if b.opts.Timeout > 0 {
@@ -421,6 +430,9 @@ func (b *Backend) Delete(ctx context.Context, name string) error {
 		defer unlock()
 		err = b.do(ctx, func(c *conn, client *wire.Client) error {
 			_, err := client.Do(ctx, http.MethodDelete, url(name), nil, nil)
+			if errors.Is(err, backend.ErrAppendOnly) {
+				b.appendOnly.Store(true)
+			}
 			return c.confirm(ctx, client, name, err)
 		})
 	}

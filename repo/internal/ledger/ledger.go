@@ -298,7 +298,8 @@ func (l *Ledger) Remove(ctx context.Context, r *store.Store, removed []layout.Fi
 	return l.write(ctx, r, append(add, l.unknown(entered)...))
 }
 
-// write stores entries. If there are many files, it merges them into the new one.
+// write stores entries. If there are many files, it merges them into the new one, unless the store
+// lets nobody remove them.
 func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error {
 	if l.Unlisted != nil {
 		return fmt.Errorf("nothing can be entered in the ledger: %w", l.Unlisted)
@@ -310,7 +311,7 @@ func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error 
 		l.count(e)
 	}
 	merged := l.mergeable()
-	if len(merged) < manyFiles || keepsAll(r.Backend) {
+	if len(merged) < manyFiles || backend.IsAppendOnly(r.Backend) {
 		return l.put(ctx, r, add)
 	}
 	err := l.put(ctx, r, l.union(merged, add))
@@ -321,7 +322,11 @@ func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error 
 		return err
 	}
 	for _, name := range merged {
-		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		err := r.Backend.Delete(ctx, name)
+		if errors.Is(err, backend.ErrAppendOnly) {
+			return nil // the others stay, too
+		}
+		if err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return fmt.Errorf("remove a merged file of the ledger: %w", err)
 		}
 		delete(l.files, name)
