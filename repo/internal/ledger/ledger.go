@@ -298,8 +298,7 @@ func (l *Ledger) Remove(ctx context.Context, r *store.Store, removed []layout.Fi
 	return l.write(ctx, r, append(add, l.unknown(entered)...))
 }
 
-// write stores entries. If there are many files, it merges them into the new one, unless the store
-// lets nobody remove them.
+// write stores entries. If there are many files, it merges them into the new one.
 func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error {
 	if l.Unlisted != nil {
 		return fmt.Errorf("nothing can be entered in the ledger: %w", l.Unlisted)
@@ -311,7 +310,7 @@ func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error 
 		l.count(e)
 	}
 	merged := l.mergeable()
-	if len(merged) < manyFiles || backend.IsAppendOnly(r.Backend) {
+	if len(merged) < manyFiles || keepsAll(r.Backend) {
 		return l.put(ctx, r, add)
 	}
 	err := l.put(ctx, r, l.union(merged, add))
@@ -324,7 +323,7 @@ func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error 
 	for _, name := range merged {
 		err := r.Backend.Delete(ctx, name)
 		if errors.Is(err, backend.ErrAppendOnly) {
-			return nil // the others stay, too
+			return nil // the store has not said so before; the others stay, too
 		}
 		if err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return fmt.Errorf("remove a merged file of the ledger: %w", err)
