@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -110,6 +111,8 @@ var storeCauses = []kind{
 	{is(s3.ErrNoKeys), exitError, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws with -o s3.profile=NAME"},
 	{is(s3.ErrRefused), exitError, "nothing was changed; check the access key, the region (-o s3.region) and the clock of this computer"},
 	{is(rest.ErrRefused), exitError, "nothing was changed; set SNAP_REST_USER and SNAP_REST_PASSWORD to a user of the server and its password"},
+	{is(rest.ErrForbidden), exitError, "check the address: a server can let each user use only the folder of the user's name"},
+	{isA[x509.UnknownAuthorityError], exitError, "-o rest.ca-file=FILE or -o s3.ca-file=FILE names the authority; -o rest.fingerprint=SHA256 trusts the certificate with the fingerprint that the server has shown"},
 	{is(rest.ErrNoFolder), exitNoRepo, `check the address, or create a repository with "snap init"`},
 	{is(backend.ErrAppendOnly), exitRefused, `nothing that was stored is lost; run this command on the server itself, or as a user of it who may remove files`},
 	{is(backend.ErrOutOfReach), exitError, "check the network and the address; what was stored is kept, and the same command goes on where this one ended"},

@@ -165,6 +165,15 @@ func TestInteropRcloneStore(t *testing.T) {
 	s.has(s.run(exitError, "snapshots", "-o", "rclone.program=no-such-program"), "rclone.program")
 	s.run(exitUsage, "snapshots", "-o", "rclone.timeout=x")
 	s.run(exitUsage, "snapshots", "-r", "rclone:a,pass=x:b")
+	// Another remote as a mirror, a source of repairs, and a copy.
+	mirrored := "rclone::local:" + filepath.ToSlash(filepath.Join(dir, "mirror"))
+	s.run(0, "mirror", mirrored)
+	s.run(0, "mirror", "--check", mirrored)
+	s.run(0, "repair", "--from", mirrored)
+	s.run(exitUsage, "mirror", s.address+"/inside")
+	copied := "rclone::local:" + filepath.ToSlash(filepath.Join(dir, "copy"))
+	s.run(0, "init", "-r", copied)
+	s.run(0, "copy", "--to", copied)
 	// The files of the remote are a repository in a folder.
 	s.address = filepath.Join(dir, "phones")
 	s.run(0, "check", "--read-data")

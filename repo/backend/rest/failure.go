@@ -17,6 +17,8 @@ import (
 var (
 	// ErrRefused says that the server does not accept the user and password.
 	ErrRefused = errors.New("the server refuses the user or password")
+	// ErrForbidden says that the server does not let this user do something.
+	ErrForbidden = errors.New("the server does not allow that to this user")
 	// ErrNoFolder says that the folder of the repository does not exist on the server.
 	ErrNoFolder = errors.New("the server has no such folder")
 )
@@ -66,7 +68,7 @@ func (b *Backend) byStatus(resp *http.Response, said string) error {
 	case status == http.StatusUnauthorized:
 		return &wire.Error{Text: ErrRefused.Error(), Is: []error{ErrRefused, backend.ErrOutOfReach}}
 	case status == http.StatusForbidden:
-		return &wire.Error{Text: "the server does not allow that to this user" + said, Is: []error{fs.ErrPermission}}
+		return &wire.Error{Text: ErrForbidden.Error() + said, Is: []error{ErrForbidden, fs.ErrPermission}}
 	case status == http.StatusInsufficientStorage:
 		return fmt.Errorf("%w: the server is full%s", backend.ErrNoSpace, said)
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:

@@ -159,6 +159,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{401, "", rest.ErrRefused, false},
 		{403, "", os.ErrPermission, false},
+		{403, "", rest.ErrForbidden, false},
 		{403, restapi.ReasonAppendOnly, backend.ErrAppendOnly, false},
 		{404, restapi.ReasonNoFile, backend.ErrNotExist, false},
 		{404, restapi.ReasonNoFolder, rest.ErrNoFolder, false},
