@@ -13,7 +13,6 @@ import (
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
-	"github.com/snap-backup/snap/repo/backend/rest"
 	"github.com/spf13/cobra"
 )
 
@@ -22,15 +21,15 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	screen         *screen                // standard output for people; see human
-	errScreen      *screen                // standard error for people; see messages
-	lines          *bufio.Reader          // reads lines of stdin; see input
-	firstRaw       []byte                 // the first line of stdin before it was decoded
-	options        repo.Options           // options of every repository that is opened or created
-	keyBits        int                    // size of the keys of a new pairing; see device.PairOptions
-	store          storage                // files of the last opened repository
-	storeOptions   []string               // see parseOptions
-	logins         map[string]rest.Config // by address, see hideLogin
+	screen         *screen          // standard output for people; see human
+	errScreen      *screen          // standard error for people; see messages
+	lines          *bufio.Reader    // reads lines of stdin; see input
+	firstRaw       []byte           // the first line of stdin before it was decoded
+	options        repo.Options     // options of every repository that is opened or created
+	keyBits        int              // size of the keys of a new pairing; see device.PairOptions
+	store          storage          // files of the last opened repository
+	storeOptions   []string         // see parseOptions
+	logins         map[string]login // by address, see hideLogin
 	noCache        bool
 	listing        bool // the command reads records only
 	// through, if not nil, changes how the files of repositories are read. Tests let a

@@ -245,6 +245,9 @@ func openREST(ctx context.Context, a *app, o storeOptions, dir string, create bo
 		},
 	}
 	if login, ok := a.logins[dir]; ok {
+		if login.err != nil {
+			return farStore{}, usageError{login.err}
+		}
 		opts.User, opts.Password = login.User, login.Password
 	}
 	var errs [2]error
@@ -273,14 +276,20 @@ func (a *app) hideLogin(address string) string {
 		return address
 	}
 	c, err := rest.Parse(address)
-	if err != nil {
-		return address // Parse is called again, and its error shows no password
+	if err == nil {
+		shown = c.String()
 	}
 	if a.logins == nil {
-		a.logins = map[string]rest.Config{}
+		a.logins = map[string]login{}
 	}
-	a.logins[c.String()] = c
-	return c.String()
+	a.logins[shown] = login{c, err}
+	return shown
+}
+
+// login is what was in the address of a server, or what is wrong with it.
+type login struct {
+	rest.Config
+	err error
 }
 
 // hideLogins does so for all arguments of a command line.

@@ -108,7 +108,10 @@ func TestRESTStore(t *testing.T) {
 	t.Setenv("SNAP_REST_PASSWORD", "other")
 	s.address = "rest:" + h.URL + "/phones"
 	s.has(s.run(0, "snapshots"), "of 1 device")
-	s.run(exitUsage, "snapshots", "-r", "rest:https://u:hunter/2@nas/a")
+	s.run(exitUsage, "snapshots", "-r", "rest:https://u:hunter2/2@nas/a")
+	s.run(exitUsage, "mirror", "-r", "rest:https://u:hunter2/2@nas/a", "rest:https://u:hunter2/2@nas/a")
+	t.Setenv("SNAP_TO_REPOSITORY", "rest:https://u:hunter2/2@nas/a")
+	s.run(exitUsage, "copy")
 	s.run(exitUsage, "snapshots", "-o", "rest.connections=0")
 	s.run(exitUsage, "snapshots", "-o", "rest.insecure-http=maybe")
 	s.has(s.run(exitError, "snapshots", "-o", "rest.fingerprint=ab"), "64 hex digits")

@@ -10,20 +10,23 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/retry"
 )
 
 // fake is a program in the place of rclone that fails as SNAP_TEST_FAKE_RCLONE says. It has
 // the files of a folder, so that it knows them when it is started again.
 type fake struct {
-	mu   sync.Mutex
-	dir  string
-	mode string
+	mu    sync.Mutex
+	dir   string
+	mode  string
+	count int // requests so far
 }
 
 // TestFakeRclone is the program that the other tests start.
@@ -80,6 +83,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	mode := strings.TrimPrefix(f.mode, "new ")
 	name := strings.TrimPrefix(r.URL.Path, "/")
+	if step := os.Getenv("SNAP_TEST_FAKE_STEP"); step != "" {
+		f.dieAt(r, step, name)
+	}
 	if _, err := os.Stat(f.dir + "/broken"); err == nil { // from the second request on
 		switch {
 		case mode == "not found" || mode == "get not found" && r.Method != http.MethodHead:
@@ -99,6 +105,24 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	f.serve(w, r, mode, name)
+}
+
+// dieAt ends the program in the middle of the request with this number, once. A file that is
+// being put then stays in part.
+func (f *fake) dieAt(r *http.Request, step, name string) {
+	died := f.dir + "/../died" + step
+	if _, err := os.Stat(died); err == nil {
+		return
+	}
+	if f.count++; fmt.Sprint(f.count) != step {
+		return
+	}
+	_ = os.WriteFile(died, nil, 0o600)
+	if r.Method == http.MethodPost {
+		data, _ := io.ReadAll(io.LimitReader(r.Body, 5))
+		_ = os.WriteFile(f.dir+"/"+strings.ReplaceAll(name, "/", "="), data, 0o600)
+	}
+	os.Exit(1)
 }
 
 func (f *fake) serve(w http.ResponseWriter, r *http.Request, mode, name string) {
@@ -144,7 +168,10 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request, mode, name string) 
 // startFake returns a store with a fake that begins to fail when a test calls breaks.
 func startFake(t *testing.T, mode string) (b *Backend, breaks func()) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "remote")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv("SNAP_TEST_FAKE_RCLONE", mode)
 	t.Setenv("SNAP_TEST_FAKE_DIR", dir)
 	b, err := Open(t.Context(), Config{Remote: "drive"}, Options{Program: "'" + os.Args[0] + "' -test.run=^TestFakeRclone$"})
@@ -268,6 +295,33 @@ func TestDies(t *testing.T) {
 	for method, err := range all(t, b, "config") {
 		if !errors.Is(err, backend.ErrOutOfReach) || !backend.Temporary(err) || !strings.Contains(err.Error(), "rclone has ended") {
 			t.Errorf("%s = %v", method, err)
+		}
+	}
+}
+
+// rclone dies in each request of a Put. Without repeating, the file is absent or complete
+// afterwards; with it, it is complete.
+func TestPutDiesAtEachStep(t *testing.T) {
+	for step := 2; step <= 5; step++ { // 1 is the first answer
+		for _, name := range []string{hashed("keys/"), "config"} {
+			for _, repeats := range []bool{false, true} {
+				t.Setenv("SNAP_TEST_FAKE_STEP", fmt.Sprint(step))
+				b, _ := startFake(t, "new step")
+				var be backend.Backend = b
+				if repeats {
+					be = retry.New(b, retry.Options{First: time.Millisecond})
+				}
+				err := be.Put(t.Context(), name, []byte("some bytes"))
+				got, rerr := backend.ReadAll(t.Context(), retry.New(b, retry.Options{First: time.Millisecond}), name, 100)
+				absent := errors.Is(rerr, backend.ErrNotExist)
+				switch {
+				case err != nil && (repeats || !backend.Temporary(err)):
+					t.Errorf("step %d, %s: Put = %v", step, name, err)
+				case err == nil && string(got) != "some bytes", err != nil && !absent && string(got) != "some bytes":
+					t.Errorf("step %d, %s: Put = %v, then %q, %v", step, name, err, got, rerr)
+				}
+				_ = b.Close()
+			}
 		}
 	}
 }
