@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -105,6 +107,34 @@ func TestCertificates(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", tt.o, err, tt.want)
 		}
 	}
+}
+
+// A server that asks for a certificate of the client.
+func TestClientCertificate(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(resttest.New())
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	cfg := address(t, "rest:"+server.URL+"/phones")
+	opts := wire.TransportOptions{Fingerprint: fingerprint(server)}
+	if _, err := rest.Create(t.Context(), cfg, rest.Options{Connection: opts}); err == nil || !strings.Contains(err.Error(), "asks for a certificate of this client") || backend.Temporary(err) {
+		t.Errorf("without a certificate: %v", err)
+	}
+	opts.ClientCert, opts.ClientKey = write("cert.pem", "CERTIFICATE", server.Certificate().Raw), write("key.pem", "PRIVATE KEY", key)
+	create(t, cfg, rest.Options{Connection: opts})
 }
 
 // What is not an answer of a server is out of reach and passes, and never "not found".

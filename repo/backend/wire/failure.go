@@ -60,7 +60,6 @@ func untrusted(err error) string {
 		invalid  x509.CertificateInvalidError
 		noServer tls.RecordHeaderError
 		other    *FingerprintError
-		alert    tls.AlertError
 	)
 	switch {
 	case errors.As(err, &other):
@@ -71,16 +70,13 @@ func untrusted(err error) string {
 		return "the certificate of the store is for another host: " + Clean(name.Error())
 	case errors.As(err, &invalid):
 		return "the certificate of the store is not valid: " + Clean(invalid.Error()) + " (check the clock of this computer)"
-	case errors.As(err, &alert) && alert == certificateRequired:
+	case strings.Contains(err.Error(), "tls: certificate required"): // an alert of TLS 1.3
 		return "the store asks for a certificate of this client (name files with it and its key)"
 	case errors.As(err, &noServer), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return "the store does not speak https on this port (check the port, or write http:// in the address)"
 	}
 	return ""
 }
-
-// certificateRequired is an alert of TLS 1.3.
-const certificateRequired = 116
 
 // IsNetwork reports whether err is about a connection.
 func IsNetwork(err error) bool {
