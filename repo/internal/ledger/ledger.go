@@ -310,7 +310,8 @@ func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error 
 		l.count(e)
 	}
 	merged := l.mergeable()
-	if len(merged) < manyFiles || keepsAll(r.Backend) {
+	// Where files cannot be removed, old ones would stay beside the one that has copies of all.
+	if len(merged) < manyFiles || backend.IsAppendOnly(r.Backend) {
 		return l.put(ctx, r, add)
 	}
 	err := l.put(ctx, r, l.union(merged, add))
@@ -332,14 +333,6 @@ func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error 
 		r.Parsed.Delete(name)
 	}
 	return nil
-}
-
-// keepsAll reports whether the store does not let this process remove files, as a server may
-// say. Then files are not merged: the old ones would stay beside each new one, which has a copy
-// of all of them. A process that may remove files merges them later.
-func keepsAll(be backend.Backend) bool {
-	a, ok := backend.Direct(be).(interface{ AppendOnly() bool })
-	return ok && a.AppendOnly()
 }
 
 // mergeable returns the names of files that fit into one, the smallest first.
