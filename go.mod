@@ -22,6 +22,7 @@ require (
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	golang.org/x/text v0.43.0
+	golang.org/x/time v0.16.0
 	howett.net/plist v1.0.1
 	lukechampine.com/blake3 v1.4.1
 	modernc.org/libc v1.79.0

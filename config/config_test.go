@@ -24,6 +24,9 @@ repository = "also no"
 repository = '~/phones'
 keyring = true
 keep-daily = 7
+limit-upload = 500
+limit-download = "2MiB"
+connections = 3
 keep-yearly = "unlimited"
 keep-tag = [
   "a = b", # a list of lines
@@ -61,14 +64,17 @@ func TestParse(t *testing.T) {
 		{second, "repository", Value{Text: filepath.Join(home, "phones"), Line: 10}},
 		{second, "keyring", Value{Text: "true", Line: 11}},
 		{second, "keep-daily", Value{Text: "7", Line: 12}},
-		{second, "keep-yearly", Value{Text: "unlimited", Line: 13}},
-		{second, "keep-tag", Value{Text: "a = b, c", List: []string{"a = b", "c"}, Line: 14}},
+		{second, "keep-yearly", Value{Text: "unlimited", Line: 16}},
+		{second, "limit-upload", Value{Text: "500", Line: 13}},
+		{second, "limit-download", Value{Text: "2MiB", Line: 14}},
+		{second, "connections", Value{Text: "3", Line: 15}},
+		{second, "keep-tag", Value{Text: "a = b, c", List: []string{"a = b", "c"}, Line: 17}},
 	} {
 		if got := want.p.Values[want.key]; !reflect.DeepEqual(got, want.want) {
 			t.Errorf("%s is %+v, want %+v", want.key, got, want.want)
 		}
 	}
-	if len(first.Devices) != 1 || len(second.Devices) != 2 || second.Devices[0].Line != 19 {
+	if len(first.Devices) != 1 || len(second.Devices) != 2 || second.Devices[0].Line != 22 {
 		t.Errorf("devices %v, %v", first.Devices, second.Devices)
 	}
 	if udid, ok := second.UDID("Kitchen-iPad"); !ok || udid != "00008110-000A1234567890AB" {
@@ -87,7 +93,7 @@ func TestLines(t *testing.T) {
 	lines := linesOf(sound)
 	for key, want := range map[string]int{
 		"devices": 2, "devices kitchen-ipad": 3, "profile default": 5, "profile default repository": 6,
-		"profile the_other": 11, "profile the_other keep-tag": 16, "profile the_other mirrors": 20,
+		"profile the_other": 11, "profile the_other keep-tag": 19, "profile the_other mirrors": 23,
 	} {
 		path := strings.Fields(key)
 		for i := range path {
@@ -120,6 +126,11 @@ func TestProblems(t *testing.T) {
 		"[profile.a]\nkeep-last = 'all'":                       "2: keep-last: its value is neither",
 		"[profile.a]\nkeep-last = 1.5":                         "2: keep-last: its value is neither",
 		"[profile.a]\nkeyring = true\nkey-file = 'x'":          "3: keyring and key-file cannot be combined",
+		"[profile.a]\nlimit-upload = '2MB'":                    `2: limit-upload: "2MB" is not a rate such as`,
+		"[profile.a]\nlimit-download = true":                   "2: limit-download: its value is not a text",
+		"[profile.a]\nlimit-download = -5":                     `2: limit-download: "-5" is not a rate`,
+		"[profile.a]\nconnections = 0":                         "2: connections: want a number from 1 to 100",
+		"[profile.a]\nconnections = '3'":                       "2: connections: its value is not a number",
 		"[profile.a]\ndevices = 3":                             "2: devices is not a table",
 		"[devices]\nlatest = '000081100000000000000002'":       "2: a device cannot be called latest",
 		"[devices]\n'a,b' = '000081100000000000000002'":        "2: the name of a device must not have a colon, a comma",

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/repo/backend/limit"
 	"github.com/snap-backup/snap/repo/keep"
 )
 
@@ -29,6 +30,9 @@ var keys = map[string]*key{
 	"keyring":          {boolValue},
 	"no-fsync":         {boolValue},
 	"retry-lock":       {waitValue},
+	"limit-upload":     {rateValue},
+	"limit-download":   {rateValue},
+	"connections":      {connectionsValue},
 	"max-age":          {durationValue},
 	"spool-dir":        {pathValue},
 	"spool-limit":      {textValue},
@@ -133,6 +137,28 @@ func waitValue(p *parser, v any) (Value, error) {
 		return out, fmt.Errorf("%q is not a duration such as 5m or 90s", out.Text)
 	}
 	return out, nil
+}
+
+// rateValue is a text such as "2MiB", or a number of KiB per second.
+func rateValue(p *parser, v any) (Value, error) {
+	if n, ok := v.(int64); ok {
+		v = strconv.FormatInt(n, 10)
+	}
+	out, err := textValue(p, v)
+	if err == nil {
+		_, err = limit.ParseRate(out.Text)
+	}
+	return out, err
+}
+
+func connectionsValue(_ *parser, v any) (Value, error) {
+	n, ok := v.(int64)
+	if !ok {
+		return Value{}, errors.New("its value is not a number")
+	}
+	text := strconv.FormatInt(n, 10)
+	_, err := limit.ParseConnections(text)
+	return Value{Text: text}, err
 }
 
 func listOf(one func(*parser, any) (Value, error)) func(*parser, any) (Value, error) {

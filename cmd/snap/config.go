@@ -82,6 +82,9 @@ var givers = []struct{ key, flag, variable string }{
 	{"key-hint", "key-hint", "SNAP_KEY_HINT"},
 	{"no-fsync", "no-fsync", "SNAP_NO_FSYNC"},
 	{"retry-lock", "retry-lock", ""},
+	{"limit-upload", "limit-upload", ""},
+	{"limit-download", "limit-download", ""},
+	{"connections", "connections", ""},
 }
 
 // passwordGivers are the ways to give a password, in their order of precedence. A key

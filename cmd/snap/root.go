@@ -30,6 +30,7 @@ type app struct {
 	store          storage          // files of the last opened repository
 	storeOptions   []string         // see parseOptions
 	logins         map[string]login // by address, see hideLogin
+	line           lineFlags
 	noCache        bool
 	listing        bool // the command reads records only
 	// through, if not nil, changes how the files of repositories are read. Tests let a
@@ -104,6 +105,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 	a.settings.register(root)
 	f.StringVarP(&a.repoDir, "repo", "r", "", "`folder` or address of the repository (or $SNAP_REPOSITORY)")
 	f.StringArrayVarP(&a.storeOptions, "option", "o", nil, "set `KEY=VALUE` of a store (snap help stores; can be repeated)")
+	a.line.register(root)
 	f.BoolVar(&a.noCache, "no-cache", false, "keep no copies of files of a store far away on this computer")
 	f.StringVar(&a.passwordFile, "password-file", "", "read the repository password from the first line of this `file` (or $SNAP_PASSWORD_FILE)")
 	f.StringVar(&a.passwordCommand, "password-command", "", "read the repository password from the output of this shell `command` (or $SNAP_PASSWORD_COMMAND)")

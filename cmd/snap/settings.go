@@ -147,7 +147,7 @@ func (a *app) useProfile(cmd *cobra.Command) error {
 	if s.scope == scopeNone && s.name != "" && a.repoDir == "" {
 		a.warn("SNAP_REPOSITORY names another repository than profile %q, and takes precedence over it", s.profile.Name)
 	}
-	for _, key := range []string{"retry-lock", "no-fsync"} {
+	for _, key := range []string{"retry-lock", "no-fsync", "limit-upload", "limit-download", "connections"} {
 		if _, err := a.fill(cmd, key); err != nil {
 			return err
 		}
@@ -184,8 +184,11 @@ func samePath(a, b string) bool {
 }
 
 // mirrorKeys are the keys that also apply to mirrors of the profile's repository, which
-// have the same keys and passwords.
-var mirrorKeys = []string{"password-file", "password-command", "key-file", "key-hint", "keyring", "no-fsync", "retry-lock"}
+// have the same keys and passwords. The line of this computer is the same, too.
+var mirrorKeys = []string{
+	"password-file", "password-command", "key-file", "key-hint", "keyring", "no-fsync", "retry-lock",
+	"limit-upload", "limit-download", "connections",
+}
 
 // fromFile returns the value of a key of the profile, if the profile is about the
 // repository of this run. Flags and variables take precedence; the caller asks them first.

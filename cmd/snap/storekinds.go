@@ -49,7 +49,7 @@ func storeKinds() []storeKind {
 			keys: [][2]string{
 				{"s3.bucket-lookup", "auto, path or host: how requests name the bucket"},
 				{"s3.ca-file", "a file with certificates, in PEM, that are trusted, too"},
-				{"s3.connections", "requests at a time (5)"},
+				{"s3.connections", "requests at a time; goes before --connections"},
 				{"s3.insecure-http", "true allows http to other computers"},
 				{"s3.make-bucket", "true lets init and mirror make the bucket"},
 				{"s3.profile", "a profile of ~/.aws/config"},
@@ -85,7 +85,7 @@ func storeKinds() []storeKind {
 				{"rest.ca-file", "a file with certificates, in PEM, that are trusted, too"},
 				{"rest.client-cert", "a file with a certificate of this computer, in PEM"},
 				{"rest.client-key", "a file with its key"},
-				{"rest.connections", "requests at a time (5)"},
+				{"rest.connections", "requests at a time; goes before --connections"},
 				{"rest.fingerprint", "the SHA-256 of the only certificate that is trusted"},
 				{"rest.insecure-http", "true allows http to other computers"},
 			},
@@ -100,7 +100,7 @@ func storeKinds() []storeKind {
 			forms:  [][2]string{{"rclone:REMOTE:PATH", "a remote of rclone, such as a cloud drive"}},
 			keys: [][2]string{
 				{"rclone.args", "more arguments, such as \"--bwlimit 1M\""},
-				{"rclone.connections", "requests at a time (5)"},
+				{"rclone.connections", "requests at a time; goes before --connections"},
 				{"rclone.program", "rclone, or a program that runs it"},
 				{"rclone.timeout", "how long rclone may take to start (1m)"},
 			},
@@ -168,28 +168,16 @@ func (o storeOptions) isTrue(key string) (bool, error) {
 	return b, nil
 }
 
-// connections returns how many requests a store gets at a time.
-func (o storeOptions) connections(key string) (int, error) {
-	if o[key] == "" {
-		return 5, nil
-	}
-	n, err := strconv.Atoi(o[key])
-	if err != nil || n < 1 || n > 100 {
-		return 0, usageError{fmt.Errorf("-o %s: want a number from 1 to 100, not %q", key, o[key])}
-	}
-	return n, nil
-}
-
 // leavesNothing is for stores in which what killed runs left is never seen, or cannot be told
 // from other files.
 func leavesNothing(context.Context, time.Duration) (int, error) { return 0, nil }
 
-func openS3(ctx context.Context, _ *app, o storeOptions, dir string, create bool) (farStore, error) {
+func openS3(ctx context.Context, a *app, o storeOptions, dir string, create bool) (farStore, error) {
 	cfg, err := s3.Parse(dir)
 	if err != nil {
 		return farStore{}, usageError{err}
 	}
-	opts := s3.Options{Profile: o["s3.profile"], Region: o["s3.region"], PackClass: o["s3.storage-class"], CAFile: o["s3.ca-file"]}
+	opts := s3.Options{Profile: o["s3.profile"], Region: o["s3.region"], PackClass: o["s3.storage-class"], CAFile: o["s3.ca-file"], Limits: a.lineLimits()}
 	styles := map[string]s3.Style{"": s3.Auto, "auto": s3.Auto, "path": s3.Path, "host": s3.Host}
 	style, ok := styles[o["s3.bucket-lookup"]]
 	if !ok {
@@ -197,7 +185,7 @@ func openS3(ctx context.Context, _ *app, o storeOptions, dir string, create bool
 	}
 	opts.Style = style
 	var errs [3]error
-	opts.Connections, errs[0] = o.connections("s3.connections")
+	opts.Connections, errs[0] = a.connectionsOf(o, "s3.connections", 5)
 	opts.InsecureHTTP, errs[1] = o.isTrue("s3.insecure-http")
 	opts.MakeBucket, errs[2] = o.isTrue("s3.make-bucket")
 	if err := errors.Join(errs[:]...); err != nil {
@@ -223,14 +211,14 @@ func openSFTP(ctx context.Context, a *app, o storeOptions, dir string, create bo
 	if create {
 		open = sftp.Create
 	}
-	be, err := open(ctx, cfg, sftp.Options{Command: o["sftp.command"], Args: o["sftp.args"], NoPrompt: a.neverAsk})
+	be, err := open(ctx, cfg, sftp.Options{Command: o["sftp.command"], Args: o["sftp.args"], NoPrompt: a.neverAsk, Limits: a.lineLimits()})
 	if err != nil {
 		return farStore{}, err
 	}
 	if v := os.Getenv("SNAP_NO_FSYNC"); a.noFsync || v != "" && v != "0" {
 		be.AllowNoFsync()
 	}
-	return farStore{be, closer{be.Close, be.RemoveStale}, 0}, nil
+	return farStore{be, closer{be.Close, be.RemoveStale}, int(a.line.connections)}, nil
 }
 
 func openREST(ctx context.Context, a *app, o storeOptions, dir string, create bool) (farStore, error) {
@@ -242,6 +230,7 @@ func openREST(ctx context.Context, a *app, o storeOptions, dir string, create bo
 		User: rest.Secret(os.Getenv("SNAP_REST_USER")), Password: rest.Secret(os.Getenv("SNAP_REST_PASSWORD")),
 		Connection: wire.TransportOptions{
 			CAFile: o["rest.ca-file"], ClientCert: o["rest.client-cert"], ClientKey: o["rest.client-key"], Fingerprint: o["rest.fingerprint"],
+			Limits: a.lineLimits(),
 		},
 	}
 	if login, ok := a.logins[dir]; ok {
@@ -251,7 +240,7 @@ func openREST(ctx context.Context, a *app, o storeOptions, dir string, create bo
 		opts.User, opts.Password = login.User, login.Password
 	}
 	var errs [2]error
-	opts.Connection.Connections, errs[0] = o.connections("rest.connections")
+	opts.Connection.Connections, errs[0] = a.connectionsOf(o, "rest.connections", 5)
 	opts.InsecureHTTP, errs[1] = o.isTrue("rest.insecure-http")
 	if err := errors.Join(errs[:]...); err != nil {
 		return farStore{}, err
@@ -306,16 +295,16 @@ func (a *app) hideLogins(args []string) []string {
 // env returns a variable that names a repository.
 func (a *app) env(name string) string { return a.hideLogin(os.Getenv(name)) }
 
-func openRclone(ctx context.Context, _ *app, o storeOptions, dir string, create bool) (farStore, error) {
+func openRclone(ctx context.Context, a *app, o storeOptions, dir string, create bool) (farStore, error) {
 	cfg, err := rclone.Parse(dir)
 	if err != nil {
 		return farStore{}, usageError{err}
 	}
-	connections, err := o.connections("rclone.connections")
+	connections, err := a.connectionsOf(o, "rclone.connections", 5)
 	if err != nil {
 		return farStore{}, err
 	}
-	opts := rclone.Options{Program: o["rclone.program"], Args: o["rclone.args"]}
+	opts := rclone.Options{Program: o["rclone.program"], Args: o["rclone.args"], Limits: a.lineLimits()}
 	if v := o["rclone.timeout"]; v != "" {
 		if opts.Timeout, err = time.ParseDuration(v); err != nil || opts.Timeout <= 0 {
 			return farStore{}, usageError{fmt.Errorf("-o rclone.timeout: want a time such as 30s or 2m, not %q", v)}
@@ -372,6 +361,11 @@ computer can see the arguments of programs.
 rclone cannot refuse to overwrite, and writes to disks, shares and SFTP servers
 in place: for these, use a folder or sftp:. A repository in a remote is made of
 the same files as one in a folder, and "rclone copy" makes one of the other.
+
+--limit-upload and --limit-download limit the bytes per second to and from all
+these stores together. --connections is the number of requests to a store at a
+time, 5 by default, and of operations on a server that ssh reaches. Folders have
+no limits.
 
 If a store does not answer, operations are repeated for up to 15 minutes.
 Commands that only use a repository keep copies of its keys, index files and

@@ -116,7 +116,7 @@ func (a *app) openAddress(ctx context.Context, dir string, create bool) (storage
 		return nil, err
 	}
 	end := far.end
-	again := retry.New(far.Backend, retry.Options{Parallel: far.connections, Report: a.reportRetry()})
+	again := retry.New(far.Backend, a.repeatOptions(far.connections))
 	folders, hasFolders := again.(backend.Folders)
 	plain, _ := again.(repeating)
 	if a.usesCache() {

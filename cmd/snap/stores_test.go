@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
 	"github.com/snap-backup/snap/repo/backend/resttest"
@@ -57,6 +58,8 @@ func TestInteropObjectStore(t *testing.T) {
 	s.run(0, "init", "-o", "s3.make-bucket=true")
 	s.has(s.run(exitUsage, "snapshots", "-o", "s3.regoin=x"), "unknown key")
 	s.everything()
+	s.has(s.run(exitUsage, "snapshots", "-o", "s3.connections=0"), "want a number from 1 to 100")
+	s.limited(1 << 20)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 	s.has(s.run(exitError, "snapshots"), "access key")
 }
@@ -235,6 +238,30 @@ func (s *storeRig) everything() {
 	s.run(0, "repair", "--from", s.path("drive"))
 	s.run(0, "status", "--max-age", "9999d")
 	s.run(exitWrongPass, "snapshots", "--password-command", "echo wrong")
+}
+
+// limited gets the packs with a limit, on one connection, and with a limit of the
+// configuration file.
+func (s *storeRig) limited(atLeast int64) {
+	s.t.Helper()
+	profile := s.path("limits.toml")
+	if err := os.WriteFile(profile, []byte("[profile.x]\nrepository = '"+s.address+"'\nlimit-download = 2048\nconnections = 2\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	seconds := func(args ...string) float64 {
+		start := time.Now()
+		s.run(0, append([]string{"check", "--read-data"}, args...)...)
+		return time.Since(start).Seconds()
+	}
+	least := float64(atLeast)/(2<<20) - 0.1
+	s.t.Logf("without a limit: %.2f s", seconds())
+	for _, args := range [][]string{{"--limit-download", "2MiB", "--connections", "1"}, {"--config", profile}} {
+		took := seconds(args...)
+		s.t.Logf("with %q: %.2f s", args, took)
+		if took < least {
+			s.t.Errorf("with %q it took %.2f s, want at least %.2f s", args, took, least)
+		}
+	}
 }
 
 // restores fails unless the latest snapshot comes back byte for byte.

@@ -90,6 +90,7 @@ var libraryUsers = []struct {
 	{"github.com/pkg/sftp", []string{"repo/backend/sftp"}},
 	{"github.com/restic/chunker", []string{"chunk"}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
+	{"golang.org/x/time", []string{"repo/backend/limit"}},
 	{"github.com/zalando/go-keyring", []string{"internal/keyring"}},
 	{"howett.net/plist", []string{"device/mobilesync/foldertest", "device/protocol/plist", "device/simulator/..."}},
 	{"lukechampine.com/blake3", []string{"crypto/blake"}},

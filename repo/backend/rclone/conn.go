@@ -55,12 +55,13 @@ func argv(c Config, opts Options) ([]string, error) {
 // conn is a running rclone. If anything goes wrong with its connection, it is never used
 // again.
 type conn struct {
-	child  *child.Child
-	pipe   *pipe
-	http   *http.ClientConn
-	exact  bool          // "not found" is never another failure, see [Backend]
-	ended  chan struct{} // closed when rclone has ended
-	reason error         // why it has
+	child   *child.Child
+	pipe    *pipe
+	http    *http.ClientConn
+	unblock func()        // ends waits for a limit
+	exact   bool          // "not found" is never another failure, see [Backend]
+	ended   chan struct{} // closed when rclone has ended
+	reason  error         // why it has
 }
 
 // connect starts rclone, and returns after it has answered.
@@ -76,11 +77,12 @@ func (b *Backend) connect(ctx context.Context) (*conn, error) {
 		}
 		return nil, &wire.Error{Text: err.Error(), Is: []error{err, backend.ErrOutOfReach}}
 	}
-	c := &conn{child: ch, pipe: &pipe{in: ch.In, out: ch.Out, read: make(chan struct{})}, ended: make(chan struct{})}
+	out, in, unblock := b.opts.Limits.Pipe(ch.Out, ch.In)
+	c := &conn{child: ch, unblock: unblock, pipe: &pipe{in: in, out: out, read: make(chan struct{})}, ended: make(chan struct{})}
 	go c.end()
 	limited, cancel := context.WithTimeout(ctx, b.timeout())
 	defer cancel()
-	stop := context.AfterFunc(limited, ch.Kill)
+	stop := context.AfterFunc(limited, c.kill)
 	defer stop()
 	c.http, err = transport(c.pipe).NewClientConn(limited, "http", host+":80")
 	if err != nil {
@@ -142,10 +144,16 @@ func transport(p *pipe) *http.Transport {
 func (c *conn) end() {
 	<-c.pipe.read // Wait closes the pipes, so nobody may read from them any more
 	_ = c.child.In.Close()
-	timer := time.AfterFunc(patienceAtEnd, c.child.Kill)
+	timer := time.AfterFunc(patienceAtEnd, c.kill)
 	c.reason = c.child.Wait()
 	timer.Stop()
 	close(c.ended)
+}
+
+// kill ends rclone at once, so that reads and writes return.
+func (c *conn) kill() {
+	c.unblock()
+	c.child.Kill()
 }
 
 // close ends rclone, and waits until it has ended.
@@ -157,7 +165,7 @@ func (c *conn) close() {
 	select {
 	case <-c.ended:
 	case <-time.After(patienceAtEnd):
-		c.child.Kill()
+		c.kill()
 		<-c.ended
 	}
 }

@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/limit"
 	"github.com/snap-backup/snap/repo/backend/wire"
 )
 
@@ -57,6 +58,8 @@ type Options struct {
 	Args string
 	// Timeout is how long rclone may take until its first answer. 0 means a minute.
 	Timeout time.Duration
+	// Limits are those of all connections of the process; nil for none.
+	Limits *limit.Limits
 }
 
 // Backend is a store in a remote. Use [Open] or [Create].

@@ -12,7 +12,7 @@ import (
 // repeat calls operation until it succeeds, fails for a reason that does not pass, or the
 // time is over. size is how many bytes the operation moves.
 func (r *retrier) repeat(ctx context.Context, op, name string, size int64, operation func(ctx context.Context) error) error {
-	limit := baseLimit + time.Duration(size/slowest)*time.Second
+	limit := r.limit(size)
 	s := series{r: r, op: op, name: name}
 	for {
 		err := r.attempt(ctx, limit, operation)
@@ -148,14 +148,14 @@ type listing struct {
 func (l *listing) attempt(ctx context.Context, list func(context.Context, func(backend.Info) error) error) error {
 	limited, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l.timer = time.AfterFunc(baseLimit, cancel)
+	l.timer = time.AfterFunc(l.s.r.base(), cancel)
 	defer l.timer.Stop()
-	return overdue(ctx, limited, baseLimit, list(limited, l.show))
+	return overdue(ctx, limited, l.s.r.base(), list(limited, l.show))
 }
 
 func (l *listing) show(info backend.Info) error {
 	l.timer.Stop()
-	defer l.timer.Reset(baseLimit)
+	defer l.timer.Reset(l.s.r.base())
 	if l.any && info.Name <= l.last {
 		return nil // shown by an earlier attempt
 	}

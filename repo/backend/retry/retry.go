@@ -57,6 +57,9 @@ type Options struct {
 	// limit. It should be the number of connections of the store: an operation that waits
 	// here for its turn loses no time of its limit.
 	Parallel int
+	// Slowest is how many bytes an operation moves in a second if it has only its share of
+	// a limit that this computer keeps; 0 without a limit. Attempts may then take longer.
+	Slowest int64
 	// Report is told before each wait. Several goroutines may call it at the same time.
 	Report func(Failure)
 	// Random returns a number from 0 to 1, not including 1; nil means one of package
@@ -81,6 +84,8 @@ const (
 	// several uploads that share 256 kbit/s, with much room: 64 MiB may take 4.5 hours.
 	baseLimit = 5 * time.Minute
 	slowest   = 4 << 10 // bytes per second
+	// page is more than a page of a listing has. A limit makes it slow.
+	page = 512 << 10
 	// assumed is the most that a file is taken to have if its size is not known.
 	assumed = 64 << 20
 )
@@ -90,6 +95,23 @@ type retrier struct {
 	inner backend.Backend
 	opts  Options
 	slots chan struct{} // nil for no limit
+}
+
+// base returns the time limit of an attempt that moves few bytes.
+func (r *retrier) base() time.Duration {
+	if r.opts.Slowest <= 0 {
+		return baseLimit
+	}
+	return baseLimit + time.Duration(page/r.opts.Slowest)*time.Second
+}
+
+// limit returns the time limit of an attempt that moves size bytes.
+func (r *retrier) limit(size int64) time.Duration {
+	rate := int64(slowest)
+	if r.opts.Slowest > 0 {
+		rate = min(rate, max(1, r.opts.Slowest/2)) // the share of an operation may be smaller for a while
+	}
+	return r.base() + time.Duration(size/rate)*time.Second
 }
 
 var (

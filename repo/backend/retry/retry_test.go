@@ -388,6 +388,41 @@ func TestWatchdog(t *testing.T) {
 	})
 }
 
+// TestLimitedLine: operations that are slow because of a limit are not overdue, and one that
+// hangs still is.
+func TestLimitedLine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rate = 100 // bytes per second, for one of several operations
+		f := &flaky{Backend: memory.New()}
+		f.before = func(ctx context.Context, op, _ string) error {
+			bytes := map[string]int{"put": 4 << 20, "show": 300_000, "stat": 50_000}[op]
+			select {
+			case <-time.After(time.Duration(bytes/rate) * time.Second * 3 / 2): // the share may be smaller
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		b := retry.New(f, retry.Options{Slowest: rate, Report: func(r retry.Failure) { t.Error(r) }})
+		if err := b.Put(t.Context(), "a", make([]byte, 4<<20)); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.Stat(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		if err := b.List(t.Context(), "", func(backend.Info) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		f.before = func(ctx context.Context, _, _ string) error { <-ctx.Done(); return ctx.Err() }
+		begin := time.Now()
+		b = retry.New(f, retry.Options{Slowest: rate, Total: time.Nanosecond})
+		if _, err := b.Stat(t.Context(), "a"); !errors.Is(err, backend.ErrOutOfReach) || time.Since(begin) > 2*time.Hour {
+			t.Errorf("Stat = %v after %s", err, time.Since(begin))
+		}
+	})
+}
+
 // TestParallel bounds the operations at a time. Those that wait lose no time.
 func TestParallel(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ func newBackend(ctx context.Context, cfg Config, opts Options) (*Backend, error)
 	}
 	transport := opts.Transport
 	if transport == nil {
-		t, err := wire.NewTransport(wire.TransportOptions{CAFile: opts.CAFile, Connections: opts.Connections, Stall: opts.Stall})
+		t, err := wire.NewTransport(wire.TransportOptions{CAFile: opts.CAFile, Connections: opts.Connections, Stall: opts.Stall, Limits: opts.Limits})
 		if err != nil {
 			return nil, err
 		}

@@ -62,6 +62,7 @@ import (
 	"github.com/minio/minio-go/v7"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/limit"
 )
 
 // Options are the settings of a store that are not in its address. The zero value has the
@@ -95,6 +96,8 @@ type Options struct {
 	// minutes, as in restic: a system may hold several megabytes that were sent, which
 	// take minutes on a slow line.
 	Stall time.Duration
+	// Limits are how many bytes per second the connections move; nil for no limit.
+	Limits *limit.Limits
 	// MakeBucket lets Create make the bucket.
 	MakeBucket bool
 	// Transport is used instead of connections of this package, for tests.

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/snap-backup/snap/internal/child"
+	"github.com/snap-backup/snap/repo/backend/limit"
 )
 
 // Options change how a server is reached.
@@ -19,6 +20,8 @@ type Options struct {
 	Args string
 	// NoPrompt keeps ssh from asking for passwords even if there is a terminal.
 	NoPrompt bool
+	// Limits are how many bytes per second pass to and from the program; nil for no limit.
+	Limits *limit.Limits
 
 	// dial replaces the process in tests.
 	dial func() (link, error)

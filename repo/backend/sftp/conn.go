@@ -48,6 +48,7 @@ func (b *Backend) connect(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, b.connectError(err, nil)
 	}
+	l = l.limited(b.opts.Limits)
 	c := &conn{link: l, ended: make(chan struct{})}
 	stop := context.AfterFunc(ctx, l.kill)
 	client, err := sftp.NewClientPipe(watchedReader{l.out, c}, &watchedWriter{l.in, c}, sftp.UseConcurrentWrites(true))

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/snap-backup/snap/internal/child"
+	"github.com/snap-backup/snap/repo/backend/limit"
 )
 
 // link is a connection to an SFTP server.
@@ -18,6 +19,14 @@ type link struct {
 	wait func() error
 	// connected tells the link that the server answers.
 	connected func()
+}
+
+// limited returns a link that keeps limits.
+func (l link) limited(limits *limit.Limits) link {
+	out, in, stop := limits.Pipe(l.out, l.in)
+	kill := l.kill
+	l.out, l.in, l.kill = out, in, func() { stop(); kill() }
+	return l
 }
 
 // process is a link by a program such as ssh.

@@ -21,6 +21,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/snap-backup/snap/repo/backend/limit"
 )
 
 const (
@@ -49,6 +51,8 @@ type TransportOptions struct {
 	// minutes, as in restic: a system may hold several megabytes that were sent, which
 	// take minutes on a slow line.
 	Stall time.Duration
+	// Limits are those of all connections of the process; nil for none.
+	Limits *limit.Limits
 }
 
 // NewTransport returns a transport of HTTP/1.1 that does not change the bytes of files.
@@ -60,6 +64,10 @@ func NewTransport(o TransportOptions) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	handshake := DialTimeout
+	if o.Limits != nil {
+		handshake = stall // with several connections, a low limit makes certificates slow
+	}
 	return &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -67,12 +75,12 @@ func NewTransport(o TransportOptions) (*http.Transport, error) {
 			if err != nil {
 				return nil, err
 			}
-			return &stallConn{conn, stall}, nil
+			return o.Limits.Conn(&stallConn{conn, stall}), nil // time that a limit costs is no stall
 		},
 		MaxConnsPerHost:     connections,
 		MaxIdleConnsPerHost: connections,
 		IdleConnTimeout:     time.Minute,
-		TLSHandshakeTimeout: DialTimeout,
+		TLSHandshakeTimeout: handshake,
 		DisableCompression:  true, // the bytes are those of the file
 		TLSClientConfig:     config,
 	}, nil
