@@ -419,7 +419,7 @@ func TestMessagesCanBeFollowed(t *testing.T) {
 			return err
 		}
 		switch rel, _ := filepath.Rel("../..", path); {
-		case d.IsDir() && slices.Contains([]string{"device/simulator", "repo/backend/resttest", "repo/backend/s3test", "bench", "tools", "testdata", ".git"}, filepath.ToSlash(rel)):
+		case d.IsDir() && slices.Contains([]string{"device/simulator", "repo/backend/proxytest", "repo/backend/resttest", "repo/backend/s3test", "bench", "tools", "testdata", ".git"}, filepath.ToSlash(rel)):
 			return fs.SkipDir
 		case d.IsDir(), !strings.HasSuffix(path, ".go"), strings.HasSuffix(path, "_test.go"):
 			return nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/repo/backend/proxytest"
 	"github.com/snap-backup/snap/repo/backend/resttest"
 	"github.com/snap-backup/snap/repo/backend/s3test"
 )
@@ -24,12 +25,14 @@ type storeRig struct {
 	address string
 	options []string
 	printed []string // by all commands
+	packs   int // size of packs; 0 for the usual one
 }
 
 func (s *storeRig) run(code int, args ...string) string {
 	s.t.Helper()
 	var out bytes.Buffer
 	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, options: cheap}
+	a.options.PackSize = s.packs
 	args = append(append([]string{"-r", s.address}, s.options...), args...)
 	if got := a.run(context.Background(), args); got != code {
 		s.t.Fatalf("snap %s: exit code %d, want %d: %s", strings.Join(args, " "), got, code, out.String())
@@ -62,6 +65,29 @@ func TestInteropObjectStore(t *testing.T) {
 	s.limited(1 << 20)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 	s.has(s.run(exitError, "snapshots"), "access key")
+}
+
+// TestInteropCutLine imports, checks and restores over a line that ends half of the connections
+// in the middle of a pack.
+func TestInteropCutLine(t *testing.T) {
+	g := s3test.Start(t)
+	p := proxytest.Start(t, g.Addr)
+	t.Setenv("AWS_ACCESS_KEY_ID", s3test.ID)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", s3test.Secret)
+	s := newStoreRig(t, "s3:http://"+p.Addr+"/bucket/phones", "-v")
+	s.packs = 300 << 10
+	s.run(0, "init", "-o", "s3.make-bucket=true")
+	s.run(0, "generate", "-q", "--scale", "tiny", "--devices", "1", "--encrypt", "none", "--days", "3", s.path("day3"))
+	cut := map[string]int{"bytes": 100 << 10}
+	p.Add(proxytest.Toxic{Type: "limit_data", Stream: "upstream", Attributes: cut, Share: 0.5}, proxytest.Toxic{Type: "limit_data", Attributes: cut, Share: 0.5})
+	out := s.run(0, "import", s.path("day3")) + s.run(0, "check", "--read-data")
+	s.restores("out3")
+	s.has(out, "trying again")
+	p.Heal()
+	if out = s.run(0, "check", "--read-data"); strings.Contains(out, "trying again") {
+		t.Errorf("on a good line: %s", out)
+	}
+	s.has(s.run(0, "import", s.path("day3")), "unchanged")
 }
 
 // A repository on a server that ssh reaches.

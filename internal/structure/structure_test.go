@@ -72,7 +72,7 @@ var forbidden = []struct {
 var testPackages = []string{
 	"device/devicetest", "device/mobilesync/foldertest", "device/mobilesync/manifest/manifesttest",
 	"internal/faultpoint", "internal/ramtemp",
-	"repo/backend/backendtest", "repo/backend/crash", "repo/backend/fault", "repo/backend/resttest", "repo/backend/s3test", "repo/repotest",
+	"repo/backend/backendtest", "repo/backend/crash", "repo/backend/fault", "repo/backend/proxytest", "repo/backend/resttest", "repo/backend/s3test", "repo/repotest",
 }
 
 // libraryUsers lists the only packages that may import a library, so that few packages

@@ -57,8 +57,10 @@ func argv(c Config, opts Options, prompt bool) ([]string, error) {
 }
 
 // sshOptions are the options that OpenSSH's own sftp gives to ssh, and a limit of a minute
-// until ssh notices that the server does not answer. Without it, ssh waits forever.
+// until ssh notices that the server does not answer any more, and of two until it has said who
+// it is: meanwhile a person may type the password of a jump host. Without these limits, ssh
+// waits forever.
 var sshOptions = []string{
 	"-oForwardX11=no", "-oForwardAgent=no", "-oPermitLocalCommand=no", "-oClearAllForwardings=yes",
-	"-oRequestTTY=no", "-oServerAliveInterval=15", "-oServerAliveCountMax=4",
+	"-oRequestTTY=no", "-oServerAliveInterval=15", "-oServerAliveCountMax=4", "-oConnectTimeout=120",
 }

@@ -12,7 +12,7 @@ func TestArgv(t *testing.T) {
 		prompt     bool
 		begin, end string
 	}{
-		{Options{}, true, "ssh -oForwardX11=no", "-oServerAliveCountMax=4 -p 2222 -l anna -s -- nas sftp"},
+		{Options{}, true, "ssh -oForwardX11=no", "-oConnectTimeout=120 -p 2222 -l anna -s -- nas sftp"},
 		{Options{}, false, "ssh -oForwardX11=no", "-oBatchMode=yes -p 2222 -l anna -s -- nas sftp"},
 		{Options{Args: "-i 'my key'"}, false, "ssh -i my key -oForwardX11=no", "-s -- nas sftp"},
 		{Options{Command: "/usr/lib/openssh/sftp-server -e", Args: "-v"}, true, "/usr/lib/openssh/sftp-server -e", "sftp-server -e"},
