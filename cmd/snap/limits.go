@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/snap-backup/snap/repo/backend/limit"
 	"github.com/snap-backup/snap/repo/backend/retry"
@@ -14,6 +15,7 @@ import (
 type lineFlags struct {
 	upload, download rateFlag
 	connections      connectionsFlag
+	repeatAfter      time.Duration        // the first wait before an operation is repeated; 0 for the usual one
 	limits           func() *limit.Limits // makes them once; see app.lineLimits
 }
 
@@ -85,5 +87,5 @@ func (a *app) repeatOptions(parallel int) retry.Options {
 	if share == 0 {
 		share = atOnce
 	}
-	return retry.Options{Parallel: parallel, Slowest: int64(a.lineLimits().Slowest(share)), Report: a.reportRetry()}
+	return retry.Options{First: a.line.repeatAfter, Parallel: parallel, Slowest: int64(a.lineLimits().Slowest(share)), Report: a.reportRetry()}
 }

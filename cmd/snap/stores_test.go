@@ -25,14 +25,14 @@ type storeRig struct {
 	address string
 	options []string
 	printed []string // by all commands
-	packs   int // size of packs; 0 for the usual one
+	packs   int      // size of packs; 0 for the usual one
 }
 
 func (s *storeRig) run(code int, args ...string) string {
 	s.t.Helper()
 	var out bytes.Buffer
 	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, options: cheap}
-	a.options.PackSize = s.packs
+	a.options.PackSize, a.line.repeatAfter = s.packs, 50*time.Millisecond
 	args = append(append([]string{"-r", s.address}, s.options...), args...)
 	if got := a.run(context.Background(), args); got != code {
 		s.t.Fatalf("snap %s: exit code %d, want %d: %s", strings.Join(args, " "), got, code, out.String())

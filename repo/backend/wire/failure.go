@@ -42,7 +42,8 @@ func ConnectionError(err error) error {
 	}
 	e := &Error{"the store does not answer: " + err.Error(), []error{err, backend.ErrOutOfReach}}
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		// The last is what a sender sees if a receiver has noticed the end first.
 		e = &Error{"the store has closed the connection", []error{backend.ErrOutOfReach}}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// The caller's context goes on, so a limit of the connection has ended.
