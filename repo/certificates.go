@@ -2,6 +2,8 @@ package repo
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"time"
 
 	"github.com/snap-backup/snap/repo/internal/certificate"
@@ -31,6 +33,8 @@ const (
 	LevelFull   = certificate.Full   // verify: every byte
 	LevelDevice = certificate.Device // drill: the restore to a device
 	LevelFolder = certificate.Folder // drill: the backup folder
+	// LevelUnchanged is the level of an import that found the backup as it was stored.
+	LevelUnchanged = certificate.Unchanged
 )
 
 // Results of certificates.
@@ -74,4 +78,52 @@ func Refuted(list []*Certificate, s *Snapshot) *Certificate { return certificate
 // snapshot do not count.
 func LastPassed(list []*Certificate, s *Snapshot) (verified, drilled time.Time) {
 	return certificate.LastPassed(list, s)
+}
+
+// LastLook returns when an import last found the backup of a snapshot unchanged; zero if
+// none did.
+func LastLook(list []*Certificate, s *Snapshot) time.Time { return certificate.LastLook(list, s) }
+
+// lookInterval is the least time between two certificates that say that a backup is
+// unchanged. It is so long that an import each hour does not store one each hour, and so
+// short that an import each day does.
+const lookInterval = 12 * time.Hour
+
+// looks are the certificates that were stored last, read once.
+type looks struct {
+	sync.Mutex
+	read   bool
+	recent []*Certificate
+}
+
+// NoteUnchanged stores a certificate of an import that found a backup unchanged, unless
+// the snapshot is younger than half a day, or has such a certificate. If this process may
+// not write to the repository, it does nothing.
+func (r *Repo) NoteUnchanged(ctx context.Context, s *Snapshot, c *Certificate) error {
+	now := r.store.Options.Now()
+	recently := func(t time.Time) bool { return !t.After(now) && now.Sub(t) < lookInterval }
+	if recently(s.StoredAt) {
+		return nil
+	}
+	r.looks.Lock()
+	defer r.looks.Unlock()
+	if !r.looks.read {
+		recent, err := certificate.Recent(ctx, r.store)
+		if err != nil {
+			return err
+		}
+		r.looks.recent, r.looks.read = recent, true
+	}
+	if recently(LastLook(r.looks.recent, s)) {
+		return nil
+	}
+	c.Snapshot, c.Root, c.Kind, c.Level = s.FirstID(), s.Root, CertificateImport, LevelUnchanged
+	switch _, err := r.WriteCertificate(ctx, c); {
+	case errors.Is(err, ErrReadOnly):
+		return nil
+	case err != nil:
+		return err
+	}
+	r.looks.recent = append(r.looks.recent, c)
+	return nil
 }

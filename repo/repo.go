@@ -47,6 +47,7 @@ import (
 type Repo struct {
 	store *store.Store
 	known knownSnapshots
+	looks looks
 }
 
 // Options are the options of a repository. Programs use the zero value, tests set

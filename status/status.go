@@ -82,6 +82,7 @@ type Device struct {
 	Newest    repo.FileID `json:"newest,omitzero"`
 	Time      time.Time   `json:"time,omitzero"` // of the newest backup; zero if there is none
 	Stored    time.Time   `json:"stored_at,omitzero"`
+	Looked    time.Time   `json:"looked_at,omitzero"` // when an import last found nothing new
 	Age       float64     `json:"age_days"`
 	Verified  time.Time   `json:"verified,omitzero"` // when the last of its snapshots passed a full verify
 	Drilled   time.Time   `json:"drilled,omitzero"`
@@ -159,17 +160,27 @@ func judgeDevice(own []*repo.Snapshot, certificates []*repo.Certificate, rules R
 	for _, o := range own {
 		verified, drilled := repo.LastPassed(certificates, o)
 		d.Verified, d.Drilled = later(d.Verified, verified), later(d.Drilled, drilled)
+		d.Looked = later(d.Looked, repo.LastLook(certificates, o))
+	}
+	if !d.Looked.After(s.StoredAt) {
+		d.Looked = time.Time{}
 	}
 	due := rules.MaxAge.Before(now)
 	longDue := due
 	for range 3 {
 		longDue = rules.MaxAge.Before(longDue)
 	}
-	switch {
-	case s.Time.Before(longDue):
-		alarm(Danger, "the newest backup is %s old", words.Plural(int(age/day), "day"))
-	case s.Time.Before(due):
-		alarm(Attention, "the newest backup is %s old", words.Plural(int(age/day), "day"))
+	if s.Time.Before(due) {
+		level := Attention
+		if s.Time.Before(longDue) {
+			level = Danger
+		}
+		// Who must do something: the device, which makes no backups, or who imports them.
+		why := "nothing was imported or backed up since"
+		if !d.Looked.IsZero() {
+			why = fmt.Sprintf("an import %s found no newer one", words.Ago(now.Sub(d.Looked)))
+		}
+		alarm(level, "the newest backup is %s old; %s", words.Plural(int(age/day), "day"), why)
 	}
 	switch {
 	case s.Lost != nil:

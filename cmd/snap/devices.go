@@ -240,29 +240,7 @@ func ageOf(s *lastSnapshot) string {
 	if s == nil {
 		return "none"
 	}
-	return ageText(time.Duration(s.AgeSeconds) * time.Second)
-}
-
-// ageText returns an age in words, rounded down, such as "2 days ago".
-func ageText(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "in the future"
-	case d < time.Minute:
-		return "just now"
-	}
-	return spanText(d) + " ago"
-}
-
-// spanText returns a duration in words, rounded down, such as "2 days".
-func spanText(d time.Duration) string {
-	switch {
-	case d < time.Hour:
-		return plural(int64(d/time.Minute), "minute")
-	case d < 48*time.Hour:
-		return plural(int64(d/time.Hour), "hour")
-	}
-	return plural(int64(d/(24*time.Hour)), "day")
+	return words.Ago(time.Duration(s.AgeSeconds) * time.Second)
 }
 
 // deviceEvent is a line that --watch prints with --json.

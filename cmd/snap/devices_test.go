@@ -11,6 +11,7 @@ import (
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/internal/words"
 )
 
 // lines is a writer that keeps everything that is written to it, and calls a function
@@ -78,7 +79,7 @@ func TestAges(t *testing.T) {
 		-time.Hour: "in the future", 5 * time.Second: "just now", time.Minute: "1 minute ago", 119 * time.Minute: "1 hour ago",
 		47 * time.Hour: "47 hours ago", 49 * time.Hour: "2 days ago", 24 * 1200 * time.Hour: "1,200 days ago",
 	} {
-		if got := ageText(d); got != want {
+		if got := words.Ago(d); got != want {
 			t.Errorf("%v: %q, want %q", d, got, want)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/spf13/cobra"
@@ -203,7 +204,7 @@ func (a *app) warnOfClock(ahead time.Duration) {
 	if ahead < 0 {
 		than = "behind"
 	}
-	a.warn("the clock of this computer is %s %s that of the disk or server with the repository; set the one that is wrong, since it dates backups", spanText(ahead.Abs()), than)
+	a.warn("the clock of this computer is %s %s that of the disk or server with the repository; set the one that is wrong, since it dates backups", words.Span(ahead.Abs()), than)
 }
 
 // releaseLock removes the lock of takeLock. A lock that cannot be removed becomes

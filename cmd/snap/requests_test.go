@@ -17,6 +17,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/cache"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // distant is a store far away, which notes what it is asked for. Each call is a request.
@@ -134,6 +135,14 @@ func testRequests(t *testing.T, earlier int) {
 		ask("import -q DAY", most)
 	}
 	ask("import -q DAY", 8)
+	for day := range time.Duration(3) { // each notes that it has looked
+		p.jump = func(now time.Time) time.Time { return now.Add((day + 1) * 24 * time.Hour) }
+		ask("import -q DAY", 8)
+		ask("import -q DAY", 8)
+	}
+	if n := len(repotest.FilesIn(t, be, repotest.CertificatesDir)); n != 3 {
+		t.Errorf("%d certificates, want one for each day", n)
+	}
 	ask("snapshots", 3)
 	ask("ls latest", 6)
 }

@@ -118,6 +118,9 @@ func printShow(w io.Writer, res *showResult) {
 	}
 	line("backup of", "%s", timeText(s.Time))
 	line("stored", "%s", storedText(s.Snapshot))
+	if t := repo.LastLook(res.Certificates, s.Snapshot); !t.IsZero() {
+		line("unchanged", "until the import of %s", timeText(t))
+	}
 	line("source", "%s", sourceText(s.Snapshot))
 	line("encrypted", "%s", encryptedText(s.Snapshot))
 	line("content", "%s, %s", plural(s.Files, "file"), bytesText(s.Bytes))

@@ -319,7 +319,7 @@ func lastPassed(list []snapshotJSON, now time.Time, when func(*snapshotJSON) tim
 	if when(&last).IsZero() {
 		return "never"
 	}
-	return fmt.Sprintf("%s (%s)", ageText(now.Sub(when(&last))), last.ShortID)
+	return fmt.Sprintf("%s (%s)", words.Ago(now.Sub(when(&last))), last.ShortID)
 }
 
 // marks returns the flags of a snapshot.

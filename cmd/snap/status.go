@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/status"
 	"github.com/spf13/cobra"
@@ -31,6 +32,11 @@ With a configuration file it also shows the mirrors and copies that are listed
 there: how far each is behind, and when its disk will be full. One that is not
 there now is "not mounted". It warns of devices that the file names and that
 have no backup, and takes --max-age from the file.
+
+A backup folder that does not change any more is a reason to look at the device:
+"an import 2 hours ago found no newer one" says that this computer has done its
+work, and the device has made no backup. snap notes twice a day at most that an
+import found a backup unchanged.
 
 The exit code is 0 if all is well, 32 if something needs attention, such as a
 newest backup older than --max-age, and 33 if backups are in danger: the newest
@@ -134,7 +140,7 @@ func ageOrNever(t, now time.Time) string {
 	if t.IsZero() {
 		return "never"
 	}
-	return ageText(now.Sub(t))
+	return words.Ago(now.Sub(t))
 }
 
 func printStatus(w io.Writer, rep *status.Report, now time.Time) {
@@ -152,6 +158,9 @@ func printStatus(w io.Writer, rep *status.Report, now time.Time) {
 		}
 		fmt.Fprintf(w, "%s: backed up %s, %s\n", name, when(d.Time), plural(d.Snapshots, "snapshot"))
 		if d.Snapshots > 0 {
+			if !d.Looked.IsZero() {
+				fmt.Fprintf(w, "     last import: %s, unchanged\n", when(d.Looked))
+			}
 			fmt.Fprintf(w, "     verified: %s; drilled: %s\n", when(d.Verified), when(d.Drilled))
 		}
 		alarms(d.Alarms)

@@ -153,7 +153,7 @@ func (j *job) commit(ctx context.Context, storeTree func(context.Context, *repo.
 			if err := w.Close(); err != nil {
 				return nil, err
 			}
-			return j.res, nil
+			return j.res, j.noteUnchanged(ctx)
 		}
 	}
 	s := j.snapshot()
@@ -176,19 +176,34 @@ func (j *job) certify(ctx context.Context, s *repo.Snapshot) error {
 	if !repo.MoreNames(j.res.Findings) {
 		return nil
 	}
-	result := repo.ResultPassed
-	if !s.Complete {
-		result = repo.ResultFailed
-	}
-	_, err := j.r.WriteCertificate(ctx, &repo.Certificate{
-		Snapshot: s.FirstID(), Root: s.Root, Host: s.Host, Program: s.Program,
-		Kind: repo.CertificateImport, Result: result, Findings: j.res.Findings,
-		Files: j.res.Files, Bytes: j.res.Bytes, ReadFiles: j.res.ReadFiles, ReadBytes: j.res.ReadBytes,
-	})
+	c := j.certificate(s)
+	c.Snapshot, c.Root, c.Kind, c.Findings = s.FirstID(), s.Root, repo.CertificateImport, j.res.Findings
+	_, err := j.r.WriteCertificate(ctx, c)
 	if err != nil {
 		return fmt.Errorf("snapshot %s is stored, but not the names of all files with findings: %w", s.ID.Short(), err)
 	}
 	return nil
+}
+
+// noteUnchanged stores that somebody has looked at the backup, so that its age is not taken
+// for a sign that nobody did.
+func (j *job) noteUnchanged(ctx context.Context) error {
+	if err := j.r.NoteUnchanged(ctx, j.parent, j.certificate(j.parent)); err != nil {
+		return fmt.Errorf("the backup is unchanged since snapshot %s, but the note that it was looked at is not stored: %w", j.parent.ID.Short(), err)
+	}
+	return nil
+}
+
+// certificate returns a certificate of an import whose result is the snapshot.
+func (j *job) certificate(s *repo.Snapshot) *repo.Certificate {
+	result := repo.ResultPassed
+	if !s.Complete {
+		result = repo.ResultFailed
+	}
+	return &repo.Certificate{
+		Host: j.opts.Host, Program: j.opts.Program, Result: result,
+		Files: j.res.Files, Bytes: j.res.Bytes, ReadFiles: j.res.ReadFiles, ReadBytes: j.res.ReadBytes,
+	}
 }
 
 // snapshot returns the snapshot's record, without what the writer adds.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/maruel/natural"
 )
@@ -45,4 +46,26 @@ func Bytes(n int64) string {
 		i++
 	}
 	return fmt.Sprintf("%.1f %ciB", v, units[i])
+}
+
+// Ago returns an age in words, rounded down, such as "2 days ago".
+func Ago(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "in the future"
+	case d < time.Minute:
+		return "just now"
+	}
+	return Span(d) + " ago"
+}
+
+// Span returns a duration in words, rounded down, such as "2 days".
+func Span(d time.Duration) string {
+	switch {
+	case d < time.Hour:
+		return Plural(int64(d/time.Minute), "minute")
+	case d < 48*time.Hour:
+		return Plural(int64(d/time.Hour), "hour")
+	}
+	return Plural(int64(d/(24*time.Hour)), "day")
 }

@@ -1,8 +1,8 @@
 // Package certificate reads and writes certificates: dated files that say what a
 // snapshot was found to be worth as a device backup.
 //
-// A certificate is never changed or replaced. It is removed only after its snapshot,
-// or if it is damaged. No snapshot needs it. The package judges no backup.
+// A certificate is never changed or replaced. It is removed only after its snapshot, if it
+// is damaged, or if it says no more than a newer one. No snapshot needs it. The package judges no backup.
 package certificate
 
 import (
@@ -47,6 +47,8 @@ const (
 	Full   = "full"   // verify: every byte
 	Device = "device" // drill: the restore to a device
 	Folder = "folder" // drill: the backup folder
+	// Unchanged is the level of an import that found the backup as it was stored.
+	Unchanged = "unchanged"
 )
 
 // Results of certificates.
@@ -67,7 +69,7 @@ type Certificate struct {
 	Host     string        `json:"host,omitempty"`
 	Program  string        `json:"program,omitempty"`
 	Kind     string        `json:"kind"`
-	Level    string        `json:"level,omitempty"` // none for an import
+	Level    string        `json:"level,omitempty"` // none for an import that stored the snapshot
 	Result   string        `json:"result"`
 
 	Files       int64   `json:"files"` // of the snapshot

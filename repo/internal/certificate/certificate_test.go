@@ -110,6 +110,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add(padded)
 	f.Add(padded[:len(padded)/2])
+	f.Add([]byte("\x01{\"version\":1,\"kind\":\"import\",\"level\":\"unchanged\",\"result\":\"passed\"}"))
 	f.Add([]byte("\x01{\"version\":1,\"findings\":[null],\"seconds\":1e308}"))
 	f.Add([]byte("\x02\xff\xff\xff\xff\xff\xff\xff\xff\x7f"))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -22,16 +22,16 @@ func Forget(ctx context.Context, r *store.Store, ids ...layout.FileID) error {
 	return Sweep(ctx, r)
 }
 
-// Sweep removes the certificates of snapshots that do not exist any more, and all but one
-// of equal copies. While a
-// snapshot's record is damaged, it removes nothing, since a certificate may be of that
-// snapshot.
+// Sweep removes the certificates of snapshots that do not exist any more, all but one
+// of equal copies, and all but the newest of those that say only that an import found a
+// backup unchanged. While a snapshot's record is damaged, it removes nothing, since a
+// certificate may be of that snapshot.
 func Sweep(ctx context.Context, r *store.Store) error {
-	orphans, err := Orphans(ctx, r)
+	orphans, old, err := useless(ctx, r)
 	if err != nil {
 		return err
 	}
-	for _, c := range orphans {
+	for _, c := range append(orphans, old...) {
 		if err := Delete(ctx, r, layout.CertificatesDir+c.ID.String()); err != nil {
 			return err
 		}
@@ -52,11 +52,17 @@ func Delete(ctx context.Context, r *store.Store, name string) error {
 // if a record of a snapshot is damaged, or if other processes change records at the
 // same time.
 func Orphans(ctx context.Context, r *store.Store) ([]*Certificate, error) {
+	orphans, _, err := useless(ctx, r)
+	return orphans, err
+}
+
+// useless returns the orphans, and the other certificates that Sweep removes.
+func useless(ctx context.Context, r *store.Store) (orphans, old []*Certificate, err error) {
 	// List certificates first. A snapshot is stored before its certificates, so a
 	// later listing has it.
 	list, _, err := readAll(ctx, r)
 	if err != nil || len(list) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	// In this order, all processes keep the same copy, whatever their clocks say.
 	byID := slices.SortedFunc(slices.Values(list), func(a, b *Certificate) int { return slices.Compare(a.ID[:], b.ID[:]) })
@@ -65,24 +71,28 @@ func Orphans(ctx context.Context, r *store.Store) ([]*Certificate, error) {
 	// nor the new one. If the names before and after are equal, nothing was missed.
 	before, err := r.NamesIn(ctx, layout.SnapshotsDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	all, err := record.ReadAll(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	after, err := r.NamesIn(ctx, layout.SnapshotsDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	slices.Sort(before)
 	slices.Sort(after)
 	if len(all.Damaged) > 0 || !slices.Equal(before, after) {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return slices.DeleteFunc(list, func(c *Certificate) bool {
-		return !slices.Contains(again, c) && slices.ContainsFunc(all.Current, func(s *record.Snapshot) bool { return s.Has(c.Snapshot) })
-	}), nil
+	for _, c := range list {
+		if slices.Contains(again, c) || !slices.ContainsFunc(all.Current, func(s *record.Snapshot) bool { return s.Has(c.Snapshot) }) {
+			orphans = append(orphans, c)
+		}
+	}
+	old = slices.DeleteFunc(outdated(list), func(c *Certificate) bool { return slices.Contains(orphans, c) })
+	return orphans, old, nil
 }
 
 // RemoveDamaged removes certificates that are damaged. A dry run removes nothing.
