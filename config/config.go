@@ -50,9 +50,10 @@ type Value struct {
 
 // Device is a device with a name that the user has chosen.
 type Device struct {
-	Alias string
-	UDID  string
-	Line  int
+	Alias   string
+	UDID    string
+	Retired bool // no backups of it are expected any more
+	Line    int
 }
 
 // Problem is a mistake in a file.
@@ -312,7 +313,7 @@ func (p *parser) devices(v any, path ...string) []Device {
 	var out []Device
 	for _, alias := range slices.Sorted(maps.Keys(table)) {
 		line := p.line(append(slices.Clone(path), alias)...)
-		udid, ok := table[alias].(string)
+		udid, retired, ok := p.device(table[alias], append(slices.Clone(path), alias)...)
 		switch bad := badName(alias); {
 		case bad != "":
 			p.wrong(line, "the name of a device %s", bad)
@@ -321,10 +322,35 @@ func (p *parser) devices(v any, path ...string) []Device {
 		case alias == "latest":
 			p.wrong(line, "a device cannot be called latest, since this word names the newest snapshot")
 		default:
-			out = append(out, Device{alias, udid, line})
+			out = append(out, Device{alias, udid, retired, line})
 		}
 	}
 	return out
+}
+
+// device reads the value of an alias: a UDID, or a table with it.
+func (p *parser) device(v any, path ...string) (udid string, retired, ok bool) {
+	table, isTable := v.(map[string]any)
+	if !isTable {
+		udid, ok = v.(string)
+		return udid, false, ok
+	}
+	known := []string{"udid", "retired"}
+	for _, key := range slices.Sorted(maps.Keys(table)) {
+		line := p.line(append(slices.Clone(path), key)...)
+		switch key {
+		case "udid":
+			udid, ok = table[key].(string)
+		case "retired":
+			var isBool bool
+			if retired, isBool = table[key].(bool); !isBool {
+				p.wrong(line, "retired: must be true or false, without quotes")
+			}
+		default:
+			p.wrong(line, "unknown key %q%s; a device has udid and retired", key, suggest(key, known))
+		}
+	}
+	return udid, retired, ok
 }
 
 // join returns the devices of all profiles and those of one. Two names for a device, and

@@ -105,38 +105,53 @@ func TestLines(t *testing.T) {
 	}
 }
 
+func TestRetired(t *testing.T) {
+	f, problems := Parse("[devices]\na = { udid = '000081100000000000000001', retired = true }\nb = '000081100000000000000002'\n"+
+		"[profile.x]\n[profile.x.devices.c]\nudid = '000081100000000000000003'\nretired = false", "/base", "/home")
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	want := []Device{{"a", "000081100000000000000001", true, 2}, {"b", "000081100000000000000002", false, 3}, {"c", "000081100000000000000003", false, 5}}
+	if got := f.Profiles[0].Devices; !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestProblems(t *testing.T) {
 	for text, want := range map[string]string{
-		"profile = 1":                                          "1: profile is not a table",
-		"[profile]\nrepository = 'x'":                          `2: "repository" is not in a profile`,
-		"profiles = 1":                                         `1: unknown key "profiles"; did you mean "profile"?`,
-		"[profile.' a']":                                       "1: the name of a profile must not be empty",
-		"[profile.'a:b']":                                      "1: the name of a profile must not have a colon",
-		"[profile.a]\nmax_age = '1d'":                          `2: unknown key "max_age"; did you mean "max-age"?`,
-		"[profile.a]\nrepo = 'x'":                              `2: unknown key "repo"; did you mean "repository"?`,
-		"[profile.a]\nbandwidth = 'x'":                         `2: unknown key "bandwidth"`,
-		"[profile.a]\nbackup-password = 'x'":                   "2: a password does not belong into this file",
-		"password = 'x'":                                       "1: a password does not belong into this file",
-		"[profile.a]\nrepository = ' '":                        "2: repository: its value is empty",
-		"[profile.a]\nrepository = \"a\\nb\"":                  "2: repository: its value has a line break",
-		"[profile.a]\nrepository = 3":                          "2: repository: its value is not a text",
-		"[profile.a]\nmirrors = ['x', 'x']":                    "2: mirrors: ",
-		"[profile.a]\ncopies = [1]":                            "2: copies: its value is not a text",
-		"[profile.a]\nkeep-within = '1w'":                      `2: keep-within: "1w" is not a duration`,
-		"[profile.a]\nkeep-last = 'all'":                       "2: keep-last: its value is neither",
-		"[profile.a]\nkeep-last = 1.5":                         "2: keep-last: its value is neither",
-		"[profile.a]\nkeyring = true\nkey-file = 'x'":          "3: keyring and key-file cannot be combined",
-		"[profile.a]\nlimit-upload = '2MB'":                    `2: limit-upload: "2MB" is not a rate such as`,
-		"[profile.a]\nlimit-download = true":                   "2: limit-download: its value is not a text",
-		"[profile.a]\nlimit-download = -5":                     `2: limit-download: "-5" is not a rate`,
-		"[profile.a]\nconnections = 0":                         "2: connections: want a number from 1 to 100",
-		"[profile.a]\nconnections = '3'":                       "2: connections: its value is not a number",
-		"[profile.a]\ndevices = 3":                             "2: devices is not a table",
-		"[devices]\nlatest = '000081100000000000000002'":       "2: a device cannot be called latest",
-		"[devices]\n'a,b' = '000081100000000000000002'":        "2: the name of a device must not have a colon, a comma",
-		"[profile.a]\nrepository = 'x'\nrepository = 'y'":      "3: ",
-		"[profile.a]\n[profile.a]":                             "2: ",
-		"[profile.a]\nkeyring = false\npassword-file = '~x/y'": "3: password-file: \"~x/y\" begins with the home folder",
+		"profile = 1":                                                           "1: profile is not a table",
+		"[profile]\nrepository = 'x'":                                           `2: "repository" is not in a profile`,
+		"profiles = 1":                                                          `1: unknown key "profiles"; did you mean "profile"?`,
+		"[profile.' a']":                                                        "1: the name of a profile must not be empty",
+		"[profile.'a:b']":                                                       "1: the name of a profile must not have a colon",
+		"[profile.a]\nmax_age = '1d'":                                           `2: unknown key "max_age"; did you mean "max-age"?`,
+		"[profile.a]\nrepo = 'x'":                                               `2: unknown key "repo"; did you mean "repository"?`,
+		"[profile.a]\nbandwidth = 'x'":                                          `2: unknown key "bandwidth"`,
+		"[profile.a]\nbackup-password = 'x'":                                    "2: a password does not belong into this file",
+		"password = 'x'":                                                        "1: a password does not belong into this file",
+		"[profile.a]\nrepository = ' '":                                         "2: repository: its value is empty",
+		"[profile.a]\nrepository = \"a\\nb\"":                                   "2: repository: its value has a line break",
+		"[profile.a]\nrepository = 3":                                           "2: repository: its value is not a text",
+		"[profile.a]\nmirrors = ['x', 'x']":                                     "2: mirrors: ",
+		"[profile.a]\ncopies = [1]":                                             "2: copies: its value is not a text",
+		"[profile.a]\nkeep-within = '1w'":                                       `2: keep-within: "1w" is not a duration`,
+		"[profile.a]\nkeep-last = 'all'":                                        "2: keep-last: its value is neither",
+		"[profile.a]\nkeep-last = 1.5":                                          "2: keep-last: its value is neither",
+		"[profile.a]\nkeyring = true\nkey-file = 'x'":                           "3: keyring and key-file cannot be combined",
+		"[profile.a]\nlimit-upload = '2MB'":                                     `2: limit-upload: "2MB" is not a rate such as`,
+		"[profile.a]\nlimit-download = true":                                    "2: limit-download: its value is not a text",
+		"[profile.a]\nlimit-download = -5":                                      `2: limit-download: "-5" is not a rate`,
+		"[profile.a]\nconnections = 0":                                          "2: connections: want a number from 1 to 100",
+		"[profile.a]\nconnections = '3'":                                        "2: connections: its value is not a number",
+		"[profile.a]\ndevices = 3":                                              "2: devices is not a table",
+		"[devices]\nlatest = '000081100000000000000002'":                        "2: a device cannot be called latest",
+		"[devices]\n'a,b' = '000081100000000000000002'":                         "2: the name of a device must not have a colon, a comma",
+		"[profile.a]\nrepository = 'x'\nrepository = 'y'":                       "3: ",
+		"[profile.a]\n[profile.a]":                                              "2: ",
+		"[profile.a]\nkeyring = false\npassword-file = '~x/y'":                  "3: password-file: \"~x/y\" begins with the home folder",
+		"[devices]\na = { udid = '000081100000000000000002', retired = 'yes' }": "2: retired: must be true or false",
+		"[devices.a]\nudid = '000081100000000000000002'\nretierd = true":        `3: unknown key "retierd"; did you mean "retired"?`,
+		"[devices]\na = { retired = true }":                                     "2: device a: its value is not a UDID",
 	} {
 		f, problems := Parse(text, "/base", "/home")
 		err := &Error{"f", problems}
@@ -210,6 +225,7 @@ func TestLoad(t *testing.T) {
 // Any text gives a file and problems with lines of the text.
 func FuzzParse(f *testing.F) {
 	f.Add(sound)
+	f.Add("[devices]\nb = { udid = '000081100000000000000002', retired = true }\n")
 	f.Add("[devices]\na = 'x'\n[profile.a]\nx = '''\n'''")
 	f.Add("[[profile]]\n[profile.a.b]\n")
 	f.Add("profile.a.repository = 'x'\nprofile.a.devices.b = \"00008110-000A1234567890AB\"")

@@ -85,11 +85,28 @@ func TestCopies(t *testing.T) {
 	}
 }
 
+// A device that is retired is never overdue, but a damaged snapshot of it is told.
+func TestRetiredDevice(t *testing.T) {
+	t.Parallel()
+	rules := DefaultRules
+	rules.Expected = []Expected{{"old", "000081100123456789abcdef", true}}
+	s := made(900, 0)
+	if d := judgeDevice([]*repo.Snapshot{s}, nil, rules, now); !d.Retired || d.Alias != "old" || len(d.Alarms) != 0 {
+		t.Errorf("%+v", d)
+	}
+	s.Lost = &repo.Lost{}
+	if d := judgeDevice([]*repo.Snapshot{s}, nil, rules, now); len(d.Alarms) != 1 || d.Alarms[0].Level != Danger {
+		t.Errorf("%+v", d)
+	}
+}
+
 // A device that somebody has named needs a backup.
 func TestExpectedDevices(t *testing.T) {
 	t.Parallel()
-	rep := &Report{Devices: []Device{{UDID: "00008110-0123456789ABCDEF", Name: "Anna’s iPhone"}}}
-	rep.expect([]Expected{{"annas-phone", "000081100123456789abcdef"}, {"kitchen-ipad", "00008110-0000000000000001"}})
+	rules := DefaultRules
+	rules.Expected = []Expected{{Alias: "annas-phone", UDID: "000081100123456789abcdef"}, {Alias: "kitchen-ipad", UDID: "00008110-0000000000000001"}, {"old", "00008110-0000000000000002", true}}
+	rep := &Report{Devices: []Device{judgeDevice([]*repo.Snapshot{made(0, 0)}, nil, rules, now)}}
+	rep.expect(rules.Expected)
 	if len(rep.Devices) != 2 || rep.Devices[0].Alias != "annas-phone" || len(rep.Devices[0].Alarms) != 0 {
 		t.Fatalf("%+v", rep.Devices)
 	}

@@ -6,6 +6,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,20 @@ type Rules struct {
 	Expected []Expected
 }
 
-// Expected is a device that must have a backup.
-type Expected struct{ Alias, UDID string }
+// of returns the name that somebody has given a device.
+func (r *Rules) of(udid string) Expected {
+	i := slices.IndexFunc(r.Expected, func(e Expected) bool { return repo.SameDevice(udid, e.UDID) })
+	if i < 0 {
+		return Expected{}
+	}
+	return r.Expected[i]
+}
+
+// Expected is a device that must have a backup, unless it is retired.
+type Expected struct {
+	Alias, UDID string
+	Retired     bool // its newest backup may have any age
+}
 
 // DefaultRules are the rules of snap status without flags.
 var DefaultRules = Rules{MaxAge: keep.Duration{Days: 7}}
@@ -77,6 +90,7 @@ type Device struct {
 	UDID      string      `json:"udid"`
 	Name      string      `json:"name"`
 	Alias     string      `json:"alias,omitempty"`
+	Retired   bool        `json:"retired,omitempty"` // such devices are the last ones
 	Model     string      `json:"product_type"`
 	Snapshots int         `json:"snapshots"`
 	Newest    repo.FileID `json:"newest,omitzero"`
@@ -116,8 +130,16 @@ func Judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []er
 	for _, own := range repo.ByDevice(list) {
 		rep.Devices = append(rep.Devices, judgeDevice(own, certificates, rules, now))
 	}
-	slices.SortStableFunc(rep.Devices, func(a, b Device) int { return words.Compare(a.Name, b.Name) })
 	rep.expect(rules.Expected)
+	slices.SortStableFunc(rep.Devices, func(a, b Device) int {
+		if a.Retired != b.Retired {
+			if a.Retired {
+				return 1
+			}
+			return -1
+		}
+		return words.Compare(cmp.Or(a.Name, a.Alias), cmp.Or(b.Name, b.Alias))
+	})
 	if err := rep.Repository.judge(ctx, r, list, unread, now); err != nil {
 		return nil, err
 	}
@@ -134,12 +156,10 @@ func Judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []er
 	return rep, nil
 }
 
-// expect adds the names of devices, and the devices that have no backup.
+// expect adds the devices that have no backup. A retired one needs none.
 func (rep *Report) expect(expected []Expected) {
 	for _, e := range expected {
-		i := slices.IndexFunc(rep.Devices, func(d Device) bool { return repo.SameDevice(d.UDID, e.UDID) })
-		if i >= 0 {
-			rep.Devices[i].Alias = e.Alias
+		if e.Retired || slices.ContainsFunc(rep.Devices, func(d Device) bool { return repo.SameDevice(d.UDID, e.UDID) }) {
 			continue
 		}
 		rep.Devices = append(rep.Devices, Device{UDID: e.UDID, Alias: e.Alias, Alarms: []Alarm{{Attention, "there is no backup of this device"}}})
@@ -150,7 +170,9 @@ func (rep *Report) expect(expected []Expected) {
 func judgeDevice(own []*repo.Snapshot, certificates []*repo.Certificate, rules Rules, now time.Time) Device {
 	s := own[len(own)-1]
 	age := now.Sub(s.Time)
+	expected := rules.of(s.Device.UDID)
 	d := Device{
+		Alias: expected.Alias, Retired: expected.Retired,
 		UDID: s.Device.UDID, Name: s.Device.Name, Model: s.Device.ProductType, Snapshots: len(own),
 		Newest: s.ID, Time: s.Time, Stored: s.StoredAt, Age: age.Hours() / 24, Alarms: []Alarm{},
 	}
@@ -170,7 +192,7 @@ func judgeDevice(own []*repo.Snapshot, certificates []*repo.Certificate, rules R
 	for range 3 {
 		longDue = rules.MaxAge.Before(longDue)
 	}
-	if s.Time.Before(due) {
+	if s.Time.Before(due) && !d.Retired {
 		level := Attention
 		if s.Time.Before(longDue) {
 			level = Danger

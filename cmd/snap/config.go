@@ -70,9 +70,10 @@ type shownConfig struct {
 }
 
 type shownDevice struct {
-	Alias string `json:"alias"`
-	UDID  string `json:"udid"`
-	Line  int    `json:"line"`
+	Alias   string `json:"alias"`
+	UDID    string `json:"udid"`
+	Retired bool   `json:"retired,omitempty"`
+	Line    int    `json:"line"`
 }
 
 // givers are the flags and variables that take precedence over keys of the file. Those of
@@ -263,7 +264,11 @@ func printConfig(w io.Writer, c *shownConfig) {
 		}
 	}
 	for _, d := range c.Devices {
-		rows = append(rows, fmt.Sprintf("device %s\t%s\tfile, line %d", clean(d.Alias), d.UDID, d.Line))
+		value := d.UDID
+		if d.Retired {
+			value += ", retired"
+		}
+		rows = append(rows, fmt.Sprintf("device %s\t%s\tfile, line %d", clean(d.Alias), value, d.Line))
 	}
 	fmt.Fprintln(w)
 	table(w, "KEY\tVALUE\tFROM", rows)

@@ -187,7 +187,12 @@ func (a *app) checkDevices(ctx context.Context, res *checkedConfig) {
 	}
 	a.warnOfRecords(damaged)
 	for _, d := range p.Devices {
-		if !slices.ContainsFunc(list, func(s *repo.Snapshot) bool { return repo.SameDevice(s.Device.UDID, d.UDID) }) {
+		known := slices.ContainsFunc(list, func(s *repo.Snapshot) bool { return repo.SameDevice(s.Device.UDID, d.UDID) })
+		switch {
+		case known:
+		case d.Retired:
+			res.note(d.Line, "device %s is retired, and the repository has no snapshot of %s", d.Alias, d.UDID)
+		default:
 			res.wrong(d.Line, "device %s: the repository has no snapshot of %s", d.Alias, d.UDID)
 		}
 	}

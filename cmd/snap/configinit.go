@@ -280,7 +280,8 @@ repository = %s
 # Names for devices. "snap status" also warns if one of them has no backup.
 `)
 	if len(n.devices) == 0 {
-		b.WriteString("# [devices]\n# kitchen-ipad = \"00008110-000A1234567890AB\"\n")
+		b.WriteString("# [devices]\n# kitchen-ipad = \"00008110-000A1234567890AB\"\n" +
+			"# old-phone = { udid = \"00008120-001122334455667A\", retired = true }  # never overdue\n")
 		return b.String(), nil
 	}
 	b.WriteString("[devices]\n")

@@ -31,7 +31,8 @@ what needs attention, "!!" what is in danger. No device needs to be connected.
 With a configuration file it also shows the mirrors and copies that are listed
 there: how far each is behind, and when its disk will be full. One that is not
 there now is "not mounted". It warns of devices that the file names and that
-have no backup, and takes --max-age from the file.
+have no backup, and takes --max-age from the file. Retired devices come last and
+are never overdue.
 
 A backup folder that does not change any more is a reason to look at the device:
 "an import 2 hours ago found no newer one" says that this computer has done its
@@ -57,7 +58,7 @@ within a week.`,
 			}
 			if a.settings.scope == scopeAll && a.settings.profile != nil {
 				for _, d := range a.settings.profile.Devices {
-					rules.Expected = append(rules.Expected, status.Expected{Alias: d.Alias, UDID: d.UDID})
+					rules.Expected = append(rules.Expected, status.Expected{Alias: d.Alias, UDID: d.UDID, Retired: d.Retired})
 				}
 			}
 			rep, err := status.Judge(cmd.Context(), r, list, unread, rules, a.now())
@@ -156,7 +157,11 @@ func printStatus(w io.Writer, rep *status.Report, now time.Time) {
 		if d.Alias != "" {
 			name = fmt.Sprintf("%s (%s)", clean(d.Alias), name)
 		}
-		fmt.Fprintf(w, "%s: backed up %s, %s\n", name, when(d.Time), plural(d.Snapshots, "snapshot"))
+		state := "backed up"
+		if d.Retired {
+			state = "retired; last backed up"
+		}
+		fmt.Fprintf(w, "%s: %s %s, %s\n", name, state, when(d.Time), plural(d.Snapshots, "snapshot"))
 		if d.Snapshots > 0 {
 			if !d.Looked.IsZero() {
 				fmt.Fprintf(w, "     last import: %s, unchanged\n", when(d.Looked))
