@@ -67,6 +67,16 @@ func TestBackupPasswordPrompt(t *testing.T) {
 			}
 		})
 	}
+	// What has not changed needs no password, so nobody is asked.
+	user, program := openTerminal(t)
+	cmd, _ := s.command("import", folder)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if shown := readUntil(t, user, "stored decrypted"); strings.Contains(shown, "backup password") || !strings.Contains(shown, "unchanged since snapshot") {
+		t.Errorf("unchanged: %q", shown)
+	}
 	snapshots := s.run(exitOK, "snapshots")
 	if strings.Count(snapshots, " EL\n") != 1 || strings.Count(snapshots, " E\n") != 2 {
 		t.Errorf("snapshots:\n%s", snapshots)

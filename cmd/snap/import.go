@@ -47,8 +47,8 @@ stored, so that it is deduplicated with other days, other devices and
 unencrypted backups. "snap materialize" writes the same encrypted folder, and
 needs no password. The password comes from the flags below,
 SNAP_BACKUP_PASSWORD, the repository ("snap device password set") or a prompt.
-Without it the backup is stored locked, unless nothing has changed since it was
-stored decrypted.
+Without it the backup is stored locked. If nothing has changed since it was
+stored decrypted, nobody is asked.
 
 --dry-run compares the backups with their last snapshots, and reads none of
 their files unless only their bytes can show a change. It writes nothing to the
@@ -174,13 +174,27 @@ func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir stri
 		return nil, err
 	}
 	defer b.Close()
-	if err := u.unlock(ctx, b); err != nil {
-		return nil, err
-	}
 	p := &blob.Progress{}
 	opts.Progress = p
-	stop := a.showProgress(func() meter { return transferMeter(p) })
-	defer stop()
+	show := func() func() { return a.showProgress(func() meter { return transferMeter(p) }) }
+	stop := func() {}
+	defer func() { stop() }()
+	opts.Unlock = func(ctx context.Context) error {
+		stop() // it may ask
+		err := u.unlock(ctx, b)
+		stop = show()
+		return err
+	}
+	// A password that somebody gives is tried in any case, so that a wrong one is told.
+	if u.given != nil || u.source.keep || u.source.opaque {
+		err = opts.Unlock(ctx)
+		opts.Unlock = nil
+	} else {
+		stop = show()
+	}
+	if err != nil {
+		return nil, err
+	}
 	return ingest.Import(ctx, r, b, opts)
 }
 

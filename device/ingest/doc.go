@@ -13,6 +13,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -50,6 +51,9 @@ type Options struct {
 	// Locked stores a locked backup anew, even if its parent is the same backup, stored
 	// decrypted.
 	Locked bool
+	// Unlock, if not nil, unlocks an encrypted backup that is still locked. Import calls it
+	// only if it cannot tell without the password that the backup is unchanged.
+	Unlock func(context.Context) error
 	// Complaints are what the device said about its own errors.
 	Complaints []repo.Complaint
 	Tags       []string

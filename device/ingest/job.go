@@ -24,17 +24,32 @@ func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Option
 	if err := j.begin(ctx); err != nil {
 		return nil, err
 	}
-	same, err := j.sameAsParent(ctx)
-	if err != nil {
-		return nil, err
+	j.justLook = opts.Unlock != nil && b.Encrypted() && !b.Unlocked()
+	if j.justLook && (!opts.SkipIfUnchanged || opts.Rescan || j.parent == nil || !j.parent.Unlocked) {
+		return unlockAndImport(ctx, r, b, opts)
 	}
-	if same {
+	same, err := j.sameAsParent(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case same:
 		return j.commit(ctx, func(context.Context, *repo.Writer) (chunk.ID, error) { return j.parent.Root, nil })
+	case j.justLook:
+		return unlockAndImport(ctx, r, b, opts)
 	}
 	if err := j.list(ctx); err != nil {
 		return nil, err
 	}
 	return j.commit(ctx, j.store)
+}
+
+// unlockAndImport unlocks a backup and begins again, since keys change what is known of it.
+func unlockAndImport(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Options) (*Result, error) {
+	if err := opts.Unlock(ctx); err != nil {
+		return nil, err
+	}
+	opts.Unlock = nil
+	return Import(ctx, r, b, opts)
 }
 
 // Publish is like Import, but for a backup that a device has just sent. Most of
@@ -67,6 +82,9 @@ type job struct {
 	// decrypted says that a program has decrypted the files in the backup folder.
 	decrypted bool
 	unread    unread
+	// justLook says that a person may still be asked for the password: no content is read
+	// to find out whether the backup is unchanged.
+	justLook bool
 	// unlisted are files and folders that could not be listed.
 	unlisted unreadable
 	special  special

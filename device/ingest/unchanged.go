@@ -66,6 +66,9 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	j.opts.Progress.TotalFiles.Store(res.Files)
 	j.opts.Progress.TotalBytes.Store(res.Bytes)
 	if doubtful {
+		if j.justLook {
+			return false, nil
+		}
 		if same, err := j.sameBytes(ctx, &res); !same {
 			j.opts.Progress.Bytes.Store(0)
 			return false, err
