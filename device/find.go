@@ -1,6 +1,7 @@
 package device
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -112,11 +114,13 @@ func choose(list []Entry, names []string, device string) (Entry, error) {
 			found = append(found, i)
 		}
 	}
+	slices.SortFunc(found, func(a, b int) int {
+		return cmp.Or(words.Compare(names[a], names[b]), strings.Compare(list[a].UDID, list[b].UDID))
+	})
 	var all []string
 	for _, i := range found {
 		all = append(all, strings.TrimSpace(fmt.Sprintf("%s %s", list[i].UDID, names[i])))
 	}
-	slices.Sort(all)
 	choices := strings.Join(all, ", ")
 	switch {
 	case device == "":

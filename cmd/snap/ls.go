@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/snap-backup/snap/device/materialize"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 	"github.com/spf13/cobra"
@@ -69,6 +71,7 @@ Snapshots that were stored locked have no domains; all files are in "-".`,
 			if l.inside && len(l.items) == 0 && lost == nil {
 				return l.notListed(argv[1], s)
 			}
+			l.sort()
 			if err := a.print(l.items, func(w io.Writer) { l.print(w) }); err != nil || lost == nil {
 				return err
 			}
@@ -200,6 +203,27 @@ func (l *lister) group(typ, domain, name string, e *tree.Entry) {
 	if e.Kind == tree.File {
 		l.items[n-1].Files++
 		l.items[n-1].Size += e.Content.Size
+	}
+}
+
+// sort puts the lines in the order in which people expect names, and what is in a folder
+// behind the folder. Files of no domain are the first ones.
+func (l *lister) sort() {
+	type line struct {
+		item lsItem
+		path string
+	}
+	lines := make([]line, len(l.items))
+	for i, it := range l.items {
+		path := it.Domain + "/" + it.Name
+		if it.Domain == noDomain {
+			path = "/" + it.Name
+		}
+		lines[i] = line{it, strings.ReplaceAll(path, "/", "\x00")}
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { return words.Compare(a.path, b.path) })
+	for i := range lines {
+		l.items[i] = lines[i].item
 	}
 }
 
