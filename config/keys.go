@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo/backend/limit"
 	"github.com/snap-backup/snap/repo/keep"
 )
@@ -187,7 +188,7 @@ func listOf(one func(*parser, any) (Value, error)) func(*parser, any) (Value, er
 func suggest(name string, others []string) string {
 	best, least := "", 3 // more than two wrong letters are no typing error
 	for _, o := range others {
-		if d := distance(strings.ToLower(strings.ReplaceAll(name, "_", "-")), o); d < least {
+		if d := words.Distance(strings.ToLower(strings.ReplaceAll(name, "_", "-")), o); d < least {
 			best, least = o, d
 		}
 	}
@@ -200,25 +201,4 @@ func suggest(name string, others []string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %q?", best)
-}
-
-// distance returns how many letters must be changed, added or removed to make one text of
-// another.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		above := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := above
-			if a[i] != b[j] {
-				cost = 1 + min(above, row[j], row[j+1])
-			}
-			above, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -191,6 +191,9 @@ func suggest(cmd *cobra.Command, argv []string) error {
 		return nil
 	}
 	err := fmt.Errorf("unknown command %q for %q", argv[0], cmd.CommandPath())
+	if hint := notCommands[argv[0]]; hint != "" && !cmd.HasParent() {
+		return advised{usageError{err}, hint}
+	}
 	if near := cmd.SuggestionsFor(argv[0]); len(near) > 0 {
 		err = fmt.Errorf("%w; did you mean %q?", err, near[0])
 	}

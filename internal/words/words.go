@@ -1,5 +1,5 @@
 // Package words writes numbers with their nouns, and sizes, for people. It also puts names
-// in the order that people expect.
+// in the order that people expect, and finds out how similar they are.
 package words
 
 import (
@@ -68,4 +68,25 @@ func Span(d time.Duration) string {
 		return Plural(int64(d/time.Hour), "hour")
 	}
 	return Plural(int64(d/(24*time.Hour)), "day")
+}
+
+// Distance returns how many letters must be changed, added or removed to make one text of
+// another.
+func Distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		above := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := above
+			if a[i] != b[j] {
+				cost = 1 + min(above, row[j], row[j+1])
+			}
+			above, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
 }

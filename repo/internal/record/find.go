@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
@@ -45,6 +46,11 @@ func findSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, 
 	return s, damaged, err
 }
 
+const (
+	maxTypos = 2 // more wrong characters are no typing error
+	maxMeant = 3 // how many snapshots an error suggests
+)
+
 // maxNames is how many devices an error names.
 const maxNames = 6
 
@@ -67,18 +73,21 @@ func NoDevice(list []*Snapshot, device string) error {
 // FindIn is like FindSnapshot, but searches a list of snapshots.
 func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	what, device, byDevice := strings.Cut(spec, ":")
+	all := list
 	var err error
 	switch {
 	case what != "latest":
 		list, err = byID(list, strings.ToLower(spec))
 	case byDevice:
-		all := list
 		if list, err = OfDevice(all, device); err == nil && len(list) == 0 {
 			err = NoDevice(all, device)
 		}
 	}
 	if err == nil && len(list) == 0 {
 		err = store.ErrNoSnapshot
+		if what != "latest" && len(all) > 0 {
+			err = fmt.Errorf("%w%s", err, near(all, spec))
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", spec, err)
@@ -87,6 +96,32 @@ func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 		return lastStored(list, list[len(list)-1]), nil
 	}
 	return list[len(list)-1], nil
+}
+
+// near returns a question that names what may be meant by a text that names no snapshot:
+// snapshots whose IDs are similar, or a device.
+func near(list []*Snapshot, spec string) string {
+	if own, err := OfDevice(list, spec); err == nil && len(own) > 0 {
+		return fmt.Sprintf("; did you mean %q?", "latest:"+spec)
+	}
+	if words.Distance(strings.ToLower(spec), "latest") <= maxTypos {
+		return `; did you mean "latest"?`
+	}
+	if len(spec) < minPrefix {
+		return ""
+	}
+	var meant []string
+	for _, s := range slices.Backward(list) {
+		id := s.ID.String()
+		begin := id[:min(len(id), len(spec))]
+		if len(meant) < maxMeant && (words.Distance(begin, strings.ToLower(spec)) <= maxTypos || begin[:minPrefix] == strings.ToLower(spec)[:minPrefix]) {
+			meant = append(meant, fmt.Sprintf("%s (%s)", s.ID.Short(), s.Device.Name))
+		}
+	}
+	if len(meant) == 0 {
+		return ""
+	}
+	return "; did you mean " + strings.Join(meant, " or ") + "?"
 }
 
 // byID returns the one snapshot whose ID begins with prefix. It looks at former IDs
