@@ -109,8 +109,8 @@ var storeCauses = []kind{
 	{is(keyring.ErrUnavailable), exitError, ""},
 	{is(s3.ErrNoBucket), exitError, `check the address; "snap init -o s3.make-bucket=true" makes the bucket, too`},
 	{is(s3.ErrNoKeys), exitError, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws with -o s3.profile=NAME"},
-	{is(s3.ErrRefused), exitError, "nothing was changed; check the access key, the region (-o s3.region) and the clock of this computer"},
-	{is(rest.ErrRefused), exitError, "nothing was changed; set SNAP_REST_USER and SNAP_REST_PASSWORD to a user of the server and its password"},
+	{is(s3.ErrRefused), exitError, "check the access key, the region (-o s3.region) and the clock of this computer; what was stored is kept"},
+	{is(rest.ErrRefused), exitError, "set SNAP_REST_USER and SNAP_REST_PASSWORD to a user of the server and its password; what was stored is kept"},
 	{is(rest.ErrForbidden), exitError, "check the address: a server can let each user use only the folder of the user's name"},
 	{isA[x509.UnknownAuthorityError], exitError, "-o rest.ca-file=FILE or -o s3.ca-file=FILE names the authority; -o rest.fingerprint=SHA256 trusts the certificate with the fingerprint that the server has shown"},
 	{is(rest.ErrNoFolder), exitNoRepo, `check the address, or create a repository with "snap init"`},
@@ -121,7 +121,7 @@ var storeCauses = []kind{
 	{isDamagedFolder, exitDamaged, "nothing was changed"},
 	{is(repo.ErrLocked), exitInUse, ""},
 	{is(errBlocked), exitInUse, ""},
-	{is(repo.ErrLockLost), exitInUse, "no snapshot was made; run the same command again: it reuses stored data that still exists"},
+	{is(repo.ErrLockLost), exitInUse, "what was done is kept; run the same command again"},
 	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with the written recovery key, group by group"},
 	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
 	{is(keybag.ErrWrongPassword), exitWrongBackup, "try again with another password"},
@@ -218,8 +218,11 @@ var commandHints = []struct {
 	err     error
 	hint    string
 }{
+	{"backup", repo.ErrLockLost, hintLockLost},
+	{"import", repo.ErrLockLost, hintLockLost},
 	{"import", keybag.ErrWrongPassword, "no snapshot of this backup was made; try again, or store it locked with --opaque"},
 	{"import", ingest.ErrUnreadable, "no snapshot was made; check who owns the folder, whether the disk fails and, on macOS, whether the terminal has Full Disk Access (System Settings, Privacy & Security); or store what can be read with --allow-incomplete"},
+	{"import", ingest.ErrNoManifest, "no snapshot of this backup was made; if no backup is running, the file was deleted: put it back from another copy of the folder, or move the folder away and back up the device again; --allow-incomplete stores what is left, without the names of the files"},
 	{"import", ingest.ErrIncomplete, "no snapshot of this backup was made; let the backup finish and try again, or store it anyway with --allow-incomplete"},
 	{"backup", ingest.ErrIncomplete, "no snapshot was made; run the same command again, or store what the device sends with --allow-incomplete"},
 	{"materialize", materialize.ErrLocked, "import the backup again with its backup password, or materialize it without --decrypt"},
@@ -229,6 +232,15 @@ var commandHints = []struct {
 	{"key remove", repo.ErrKeyInUse, "nothing was changed; open the repository with a key that is to stay, or use --yes"},
 	{"restore", host.ErrNoRoom, "nothing on the device was changed; free some storage on it, or use --ignore-space if the restore replaces what is on it"},
 	{"restore", host.ErrDamaged, `nothing on the device was changed; choose an earlier snapshot ("snap snapshots" marks damaged ones with !), or restore what there is with --allow-incomplete`},
+}
+
+// hintLockLost is the hint of commands that make snapshots.
+const hintLockLost = "no snapshot was made; run the same command again: it reuses stored data that still exists"
+
+// readers are commands that change nothing, so there is nothing to continue.
+var readers = map[string]bool{
+	"cat": true, "config check": true, "config show": true, "device info": true, "devices": true, "diff": true, "key list": true,
+	"ls": true, "show": true, "snapshots": true, "stats": true, "status": true, "version": true,
 }
 
 // hintContinue is the hint of interrupted commands that store something.
@@ -341,7 +353,11 @@ func (a *app) report(ctx context.Context, err error) int {
 		code, _ := classify(a.command, err)
 		return code
 	}
-	err = orInterrupted(ctx, err, hintContinue)
+	kept := hintContinue
+	if readers[a.command] {
+		kept = nothingDone
+	}
+	err = orInterrupted(ctx, err, kept)
 	code, hint := classify(a.command, err)
 	a.printError(err, code, hint)
 	return code

@@ -108,6 +108,7 @@ func TestHintsOfCommands(t *testing.T) {
 		{"device pair", usageError{errors.New("x")}, 2, `"snap help device pair" explains this command`},
 		{"import", errors.New("anything"), 1, ""},
 		{"import", &ingest.IncompleteError{}, 14, "store it anyway with --allow-incomplete"},
+		{"import", &ingest.IncompleteError{NoManifest: true}, 14, "put it back from another copy of the folder"},
 		{"import", keybag.ErrWrongPassword, 20, "locked with --opaque"},
 		{"import", advised{keybag.ErrWrongPassword, "do y"}, 20, "do y"},
 		{"import", fmt.Errorf("%w: %w", repo.ErrWrongPassword, keybag.ErrWrongPassword), 12, "recovery key"},
@@ -162,13 +163,31 @@ var errorExamples = []error{
 	drill.ErrNoPassword, drill.ErrOld, errDrillFailed, outputError{errors.New("x")}, errUnverified, errBlocked, errNoFile, errNoLock, local.ErrNoFsync, repo.ErrUnprovenKeys, materialize.ErrFileTooLarge, abandoned.ErrInUse,
 	mirror.ErrRefused, repo.ErrNoSnapshots, &mirror.RefusedError{}, repo.ErrSameRepository, mirror.ErrDamaged, mirror.ErrChanging, errOutOfDate, errUnjudged, repo.ErrOtherRepository,
 	repo.ErrUnsupported, &repo.DamageError{File: "config", Err: errors.New("x")}, &repo.DamageError{File: "keys/x", Err: errors.New("x")}, repo.ErrDamaged, &repo.DamageError{File: "packs/", Err: errors.New("x")}, backend.ErrNotFolder,
-	ingest.ErrChanged, ingest.ErrUnreadable, ingest.ErrIncomplete, materialize.ErrLocked, mobilesync.ErrDeadLink, mobilesync.ErrNoManifest, mobilesync.ErrNoBackup, repo.ErrPinned, repo.ErrLastSnapshot, repo.ErrChanged,
+	ingest.ErrChanged, ingest.ErrUnreadable, ingest.ErrIncomplete, &ingest.IncompleteError{NoManifest: true}, materialize.ErrLocked, mobilesync.ErrDeadLink, mobilesync.ErrNoManifest, mobilesync.ErrNoBackup, repo.ErrPinned, repo.ErrLastSnapshot, repo.ErrChanged,
 	repo.ErrNoSnapshot, repo.ErrAmbiguous, repo.ErrLastKey, repo.ErrKeyInUse, repo.ErrNoKey, repo.ErrKeyExists, repo.ErrExists, materialize.ErrTargetExists, errNoFiles, errNoUnfinished,
 	device.ErrNoMux, device.ErrNotFound, device.ErrNone, device.ErrAmbiguous, device.ErrGone, device.ErrDialogPending, device.ErrLocked,
 	&device.Refusal{Code: "EscrowLocked"}, device.ErrNotPaired, device.ErrStalePairing, device.ErrDenied, device.ErrManaged, device.ErrNeedsCable,
 	device.ErrSyncBusy, device.ErrBusy, host.ErrInUse, host.ErrNoRoom, host.ErrDamaged, host.ErrRefused, host.ErrCancelledOnDevice, host.ErrTooManyNames, backup2.ErrNoSpace, backup2.ErrLocked,
 	backup2.ErrWrongPassword, backup2.ErrCancelled, &backup2.DeviceError{Code: 1}, &backup2.DeviceError{Code: 207}, backup2.ErrLinkLost,
 	&backup2.ProtocolError{}, stream.ErrTimeout, os.ErrPermission,
+}
+
+// Ctrl-C in a command that only reads leaves nothing to continue.
+func TestInterruptedReaders(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for command, want := range map[string]string{"snapshots": nothingDone, "import": hintContinue, "check": hintContinue} {
+		var out strings.Builder
+		a := &app{stderr: &out, command: command}
+		if code := a.report(ctx, context.Canceled); code != exitInterrupted || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: code %d, %q", command, code, &out)
+		}
+	}
+	for command := range readers {
+		if cmd, rest, err := newTree().Find(strings.Fields(command)); err != nil || len(rest) > 0 || !cmd.Runnable() {
+			t.Errorf("%q is no command", command)
+		}
+	}
 }
 
 // Text from a device or a repository cannot control the terminal, and continuation

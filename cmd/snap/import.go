@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -152,7 +153,7 @@ func (a *app) summarizeImports(results []importResult) {
 	for _, r := range results {
 		switch {
 		case r.Error != nil:
-			failed = append(failed, fmt.Sprintf("      %s: %s", clean(r.Folder), clean(r.Error.Error)))
+			failed = append(failed, fmt.Sprintf("      %s: %s", clean(r.Folder), clean(afterFolder(r.Error.Error, r.Folder))))
 		case r.Result.Unchanged:
 			unchanged++
 		}
@@ -166,6 +167,17 @@ func (a *app) summarizeImports(results []importResult) {
 	if !a.quiet {
 		fmt.Fprintf(a.human(), "%s: %d stored, %d unchanged, %d failed\n", plural(len(results), "backup"), stored, unchanged, len(failed))
 	}
+}
+
+// afterFolder returns an error without the folder at its beginning.
+func afterFolder(text, folder string) string {
+	abs, err := filepath.Abs(folder)
+	for _, name := range []string{folder, abs} {
+		if rest, ok := strings.CutPrefix(text, name+": "); ok && err == nil {
+			return rest
+		}
+	}
+	return text
 }
 
 func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir string, opts ingest.Options) (*ingest.Result, error) {

@@ -30,6 +30,9 @@ var (
 	// ErrIncomplete says that a backup is incomplete and was not stored. The error
 	// returned is an *IncompleteError.
 	ErrIncomplete = errors.New("the backup is incomplete")
+	// ErrNoManifest says that a backup is incomplete because the list of its files is gone.
+	// It is an ErrIncomplete.
+	ErrNoManifest = fmt.Errorf("%w: it has no manifest", ErrIncomplete)
 	// ErrChanged says that a backup changed while it was read. No snapshot was
 	// made; the next attempt reuses the content that was stored.
 	ErrChanged = folder.ErrChanged
@@ -99,13 +102,17 @@ type Problem struct {
 
 // IncompleteError says why a backup was refused. It matches ErrIncomplete.
 type IncompleteError struct {
-	Dir     string
-	Reasons []string
+	Dir        string
+	Reasons    []string
+	NoManifest bool // the file with the list of files is missing
 }
 
 func (e *IncompleteError) Error() string {
 	return fmt.Sprintf("%s: the backup is incomplete: %s", e.Dir, strings.Join(e.Reasons, "; "))
 }
 
-// Is makes errors.Is(err, ErrIncomplete) true.
-func (e *IncompleteError) Is(target error) bool { return target == ErrIncomplete }
+// Is makes errors.Is(err, ErrIncomplete) true, and errors.Is(err, ErrNoManifest) if that is
+// the reason.
+func (e *IncompleteError) Is(target error) bool {
+	return target == ErrIncomplete || e.NoManifest && target == ErrNoManifest
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/snap-backup/snap/chunk"
@@ -123,7 +124,8 @@ func (j *job) begin(ctx context.Context) error {
 		j.log.Note(string(p.Kind), c, p.Text)
 	}
 	if len(reasons) > 0 && !j.opts.AllowIncomplete {
-		return &IncompleteError{j.b.Dir(), reasons}
+		lost := slices.ContainsFunc(problems, func(p mobilesync.Problem) bool { return p.Kind == mobilesync.ProblemManifest })
+		return &IncompleteError{j.b.Dir(), reasons, lost}
 	}
 	j.judgeKeybag()
 	if j.parent, err = j.src.Parent(ctx); err != nil {

@@ -60,7 +60,7 @@ func (j *job) readRecords(ctx context.Context) error {
 	case j.opts.AllowIncomplete:
 		j.log.Note(finding.Manifest, repo.Incomplete, err.Error())
 	case errors.Is(err, manifest.ErrCorrupt):
-		return &IncompleteError{j.b.Dir(), []string{err.Error()}}
+		return &IncompleteError{Dir: j.b.Dir(), Reasons: []string{err.Error()}}
 	default:
 		return fmt.Errorf("%s: %w", j.b.Dir(), err)
 	}
