@@ -54,7 +54,7 @@ func (a *app) initConfig(ctx context.Context, n *newConfig) error {
 		return configExists(path)
 	}
 	if err := a.askConfig(ctx, n); err != nil {
-		return orInterrupted(ctx, err, nothingDone)
+		return orInterrupted(ctx, err, "nothing was written")
 	}
 	text, err := n.text(a.settings.name)
 	if err != nil {

@@ -410,14 +410,13 @@ func (a *app) askLine(ctx context.Context, prompt string) (string, error) {
 	if a.keyboard() != nil {
 		fmt.Fprint(a.stderr, prompt)
 	}
-	lines := a.input()
 	type answer struct {
 		line string
 		err  error
 	}
 	read := make(chan answer, 1)
 	go func() {
-		line, err := lines.ReadString('\n')
+		line, err := a.input().ReadString('\n') // input waits for a first byte, too
 		read <- answer{line, err}
 	}()
 	select {
@@ -427,6 +426,9 @@ func (a *app) askLine(ctx context.Context, prompt string) (string, error) {
 		}
 		return strings.TrimSpace(strings.TrimPrefix(got.line, "\ufeff")), nil
 	case <-ctx.Done():
+		if a.keyboard() != nil {
+			fmt.Fprintln(a.stderr)
+		}
 		return "", ctx.Err()
 	}
 }
