@@ -8,14 +8,11 @@ import (
 // Names are listed as people expect them, and a folder's content behind the folder.
 func TestListIsInNaturalOrder(t *testing.T) {
 	t.Parallel()
-	var l lister
-	for _, it := range []lsItem{
+	l := lister{items: []lsItem{
 		{Domain: "CameraRollDomain", Name: "DCIM/IMG_10.JPG"}, {Domain: "CameraRollDomain", Name: "DCIM/IMG_9.JPG"},
 		{Domain: "CameraRollDomain", Name: "DCIM 2/a"}, {Domain: "CameraRollDomain", Name: "DCIM"},
 		{Domain: "AppDomain-b"}, {Domain: noDomain, Name: "Manifest.db"},
-	} {
-		l.items = append(l.items, it)
-	}
+	}}
 	l.sort()
 	var got []string
 	for i := range l.items {

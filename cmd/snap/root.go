@@ -112,7 +112,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` instead of a password")
 	f.StringVar(&a.keyHint, "key-hint", "", "try the key with this `ID` first (or $SNAP_KEY_HINT)")
 	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress, no notes, and no result if all is well")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress, no notes, and no result if all is well; lists and dry runs still print theirs")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "print more details")
 	f.Var(&a.colour, "color", "use colours: auto, always or never; auto uses them on a terminal, unless $NO_COLOR is set")
 	f.BoolVar(&a.noFsync, "no-fsync", false, "go on where the file system does not support fsync; a power cut can lose files there (or $SNAP_NO_FSYNC=1)")
