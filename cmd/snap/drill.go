@@ -335,7 +335,7 @@ func (a *app) describeDrill(w io.Writer, s *repo.Snapshot, res *drillResult) {
 		fmt.Fprintf(w, "  %s %s\n", sign, clean(f.Text))
 	}
 	for _, text := range res.NotChecked {
-		fmt.Fprintf(w, "  not checked: %s\n", clean(text))
+		fmt.Fprintf(w, "  - not checked: %s\n", clean(text))
 	}
 	if res.Stored {
 		fmt.Fprintf(w, "certificate %s\n", res.ID.Short())

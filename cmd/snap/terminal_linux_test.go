@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +182,22 @@ func TestFitsTerminal(t *testing.T) {
 	checkFits(t, shown)
 	if plain := s.run(exitNoDevice, "devices"); strings.Count(plain, "\n") >= strings.Count(shown, "\n") {
 		t.Errorf("on a terminal %q, elsewhere %q", shown, plain)
+	}
+}
+
+// So do those of commands that show a backup.
+func TestBackupsFitTerminal(t *testing.T) {
+	t.Parallel()
+	s := newRepo(t)
+	folder := filepath.Join(t.TempDir(), "Backup")
+	s.run(exitOK, "generate", "--scale", "tiny", "--devices", "1", folder)
+	for _, args := range [][]string{
+		{"import", "--dry-run", folder}, {"import", folder}, {"import", folder}, {"verify", "--level", "full"}, {"drill"}, {"show", "latest"},
+		{"snapshots"}, {"stats", "latest"}, {"stats", "--by", "app"}, {"forget", "--keep-daily", "7", "--keep-weekly", "5", "--keep-monthly", "12", "--dry-run"},
+		{"pin", "latest", "--reason", strings.Repeat("a long reason ", 9)}, {"snapshots"}, {"prune", "--dry-run"}, {"help", "simulate"},
+	} {
+		// A path is not broken, so that it can be copied; that of this test is long.
+		checkFits(t, strings.ReplaceAll(s.onTerminal(exitOK, args...), folder, "FOLDER"))
 	}
 }
 

@@ -250,7 +250,7 @@ func (v *verification) one(ctx context.Context, s *repo.Snapshot, listed bool) e
 	}
 	if !v.json {
 		if !v.quiet || !rep.Passed {
-			v.describe(v.stdout, s, rep)
+			v.describe(v.human(), s, rep)
 		}
 	}
 	return nil

@@ -83,7 +83,7 @@ func hanging(line string, columns int) int {
 		mark := strings.IndexByte(rest, ' ')
 		return indent + mark + len(rest[mark:]) - len(strings.TrimLeft(rest[mark:], " "))
 	}
-	const widest = 20 // of labels
+	const widest = 28 // of labels
 	if gap := strings.Index(rest, "  "); gap > 0 && indent+width(rest[:gap]) < min(widest, columns/2) {
 		text := strings.TrimLeft(rest[gap:], " ")
 		if n := indent + width(rest[:len(rest)-len(text)]); n < columns/2 {
