@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/mobilesync"
@@ -97,13 +96,11 @@ func (a *app) foreseeImport(ctx context.Context, r *repo.Repo, u *unlocker, out 
 		return err
 	}
 	defer b.Close()
-	if err := u.unlock(ctx, b); err != nil {
+	stop, err := a.prepare(ctx, u, b, &opts)
+	defer stop()
+	if err != nil {
 		return err
 	}
-	p := &blob.Progress{}
-	opts.Progress = p
-	stop := a.showProgress(func() meter { return transferMeter(p) })
-	defer stop()
 	f, err := ingest.Foresee(ctx, r, b, opts)
 	if err != nil {
 		return err

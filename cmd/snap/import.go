@@ -186,28 +186,33 @@ func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir stri
 		return nil, err
 	}
 	defer b.Close()
-	p := &blob.Progress{}
-	opts.Progress = p
-	show := func() func() { return a.showProgress(func() meter { return transferMeter(p) }) }
-	stop := func() {}
-	defer func() { stop() }()
-	opts.Unlock = func(ctx context.Context) error {
-		stop() // it may ask
-		err := u.unlock(ctx, b)
-		stop = show()
-		return err
-	}
-	// A password that somebody gives is tried in any case, so that a wrong one is told.
-	if u.given != nil || u.source.keep || u.source.opaque {
-		err = opts.Unlock(ctx)
-		opts.Unlock = nil
-	} else {
-		stop = show()
-	}
+	stop, err := a.prepare(ctx, u, b, &opts)
+	defer stop()
 	if err != nil {
 		return nil, err
 	}
 	return ingest.Import(ctx, r, b, opts)
+}
+
+// prepare shows the progress of an import until the caller calls stop. It unlocks the backup
+// at once if somebody gave a password, so that a wrong one is told. Otherwise the import does
+// so if the backup has changed.
+func (a *app) prepare(ctx context.Context, u *unlocker, b *mobilesync.Backup, opts *ingest.Options) (stop func(), err error) {
+	p := &blob.Progress{}
+	opts.Progress = p
+	hide := func() {}
+	show := func() { hide = a.showProgress(func() meter { return transferMeter(p) }) }
+	if u.given != nil || u.source.keep || u.source.opaque {
+		err = u.unlock(ctx, b)
+	} else {
+		opts.Unlock = func(ctx context.Context) error {
+			hide() // it may ask
+			defer show()
+			return u.unlock(ctx, b)
+		}
+	}
+	show()
+	return func() { hide() }, err
 }
 
 func transferMeter(p *blob.Progress) meter {

@@ -35,9 +35,15 @@ func Foresee(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Optio
 		return nil, err
 	}
 	f := &Forecast{Parent: j.parent}
+	if j.askFirst() {
+		return unlockAndForesee(ctx, r, b, opts)
+	}
 	same, err := j.sameAsParent(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if !same && j.justLook {
+		return unlockAndForesee(ctx, r, b, opts)
 	}
 	if same {
 		f.Unchanged = opts.SkipIfUnchanged
@@ -68,6 +74,15 @@ func Foresee(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Optio
 		f.Removed = max(0, j.parent.Files-known)
 	}
 	return f, b.CheckStable(ctx)
+}
+
+// unlockAndForesee is unlockAndImport for Foresee.
+func unlockAndForesee(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Options) (*Forecast, error) {
+	if err := opts.Unlock(ctx); err != nil {
+		return nil, err
+	}
+	opts.Unlock = nil
+	return Foresee(ctx, r, b, opts)
 }
 
 func (f *Forecast) count(x *file) {

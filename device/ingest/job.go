@@ -25,8 +25,7 @@ func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Option
 	if err := j.begin(ctx); err != nil {
 		return nil, err
 	}
-	j.justLook = opts.Unlock != nil && b.Encrypted() && !b.Unlocked()
-	if j.justLook && (!opts.SkipIfUnchanged || opts.Rescan || j.parent == nil || !j.parent.Unlocked) {
+	if j.askFirst() {
 		return unlockAndImport(ctx, r, b, opts)
 	}
 	same, err := j.sameAsParent(ctx)
@@ -42,6 +41,16 @@ func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Option
 		return nil, err
 	}
 	return j.commit(ctx, j.store)
+}
+
+// askFirst reports whether a backup cannot be found unchanged while it is locked. It sets
+// justLook if it can.
+func (j *job) askFirst() bool {
+	if j.opts.Unlock == nil || !j.b.Encrypted() || j.b.Unlocked() {
+		return false
+	}
+	j.justLook = j.opts.SkipIfUnchanged && !j.opts.Rescan && j.parent != nil && j.parent.Unlocked
+	return !j.justLook
 }
 
 // unlockAndImport unlocks a backup and begins again, since keys change what is known of it.
