@@ -20,6 +20,7 @@ type newConfig struct {
 	repository string
 	source     string // a key of the file, or "" to be asked for the password
 	value      string // of that key, as TOML
+	file       string // the value, if it is a file
 	devices    []string
 	yes        bool
 	keyring    bool
@@ -83,6 +84,9 @@ func (a *app) initConfig(ctx context.Context, n *newConfig) error {
 		fmt.Fprintf(w, "wrote %s\n", clean(path))
 		if n.source == "keyring" {
 			a.remark("\"snap key remember\" stores the password in the keyring.")
+		}
+		if _, err := os.Stat(n.file); n.source == "password-file" && err != nil {
+			a.remark("There is no file %s yet: write the password into its first line.", clean(n.file))
 		}
 		if !isThere(n.repository) {
 			a.remark("There is no repository in %s yet: \"snap init\" makes one.", clean(n.repository))
@@ -156,7 +160,7 @@ func (a *app) askConfig(ctx context.Context, n *newConfig) error {
 // path sets the source of the password to a file.
 func (n *newConfig) path(key, name string) error {
 	name, err := typedPath(name)
-	n.source, n.value = key, quoted(name)
+	n.source, n.value, n.file = key, quoted(name), name
 	return err
 }
 
@@ -273,15 +277,17 @@ repository = %s
 # The age of a newest backup from which "snap status" warns.
 # max-age = "7d"
 
-# Exact copies ("snap mirror"), and repositories with copies of snapshots ("snap copy").
+# Exact copies ("snap mirror"), and repositories with copies of snapshots
+# ("snap copy").
 # mirrors = ["/Volumes/Drive/phones"]
 # copies = ["/Volumes/Away/phones"]
 
-# Names for devices. "snap status" also warns if one of them has no backup.
+# Names for devices. "snap status" also warns if one of them has no backup. A
+# retired one needs no more backups.
 `)
 	if len(n.devices) == 0 {
 		b.WriteString("# [devices]\n# kitchen-ipad = \"00008110-000A1234567890AB\"\n" +
-			"# old-phone = { udid = \"00008120-001122334455667A\", retired = true }  # never overdue\n")
+			"# old-phone = { udid = \"00008120-001122334455667A\", retired = true }\n")
 		return b.String(), nil
 	}
 	b.WriteString("[devices]\n")

@@ -23,7 +23,7 @@ func TestConfigQuestions(t *testing.T) {
 		holds string
 	}{
 		{"defaults", []string{"", ""}, []string{first, second}, exitOK, "wrote ", "# keyring = true"},
-		{"password file", []string{"", "3", "/etc/word"}, []string{first, second, file}, exitOK, "wrote ", "password-file = '/etc/word'"},
+		{"password file", []string{"", "3", "/etc/word"}, []string{first, second, file}, exitOK, "There is no file /etc/word yet: write the password into", "password-file = '/etc/word'"},
 		{"keyring", []string{"", "2"}, []string{first, second}, exitOK, `"snap key remember" stores`, "keyring = true\n"},
 		{"no such answer", []string{"", "5"}, []string{first, second}, exitUsage, "nothing was written", ""},
 		{"Ctrl-C at once", nil, []string{first}, exitInterrupted, "nothing was written", ""},

@@ -311,7 +311,8 @@ func findBackups(folders []string) ([]mobilesync.Found, error) {
 // findInPlaces returns the backup folders in places that need not exist.
 func findInPlaces(places []string) ([]mobilesync.Found, error) {
 	if len(places) == 0 {
-		return nil, usageError{errors.New("no folder is given, and this system has no default location of backups")}
+		return nil, advised{usageError{errors.New("no folder is given, and this system has no default location of backups")},
+			`name the folder to which idevicebackup2 or another program writes: "snap import FOLDER"`}
 	}
 	var found []mobilesync.Found
 	for _, place := range places {

@@ -181,6 +181,8 @@ func (a *app) given(ctx context.Context, file, command string) (*typed, error) {
 	} else if v, ok := a.fromFile("password-file"); ok {
 		if t, err = a.readPasswordFile(v.Text); t != nil {
 			t.from += " (" + a.settings.place(v) + ")"
+		} else if err != nil {
+			err = fmt.Errorf("%s: %w", a.settings.place(v), err)
 		}
 	} else if v, ok := a.fromFile("password-command"); ok {
 		if t, err = a.runCommand(ctx, v.Text); t != nil {
@@ -206,10 +208,17 @@ func fromVariable(name string) (*typed, error) {
 func (a *app) readPasswordFile(name string) (*typed, error) {
 	b, err := a.readSecretFile(name, "password file")
 	if err != nil {
-		return nil, notGiven(fmt.Errorf("read the password: %w", err))
+		err = notGiven(fmt.Errorf("read the password: %w", err))
+		if errors.Is(err, os.ErrNotExist) {
+			err = advised{err, "write the password into the first line of this file, or name another one"}
+		}
+		return nil, err
 	}
 	defer clear(b)
 	t, err := typedLine(b, "password file "+name)
+	if errors.Is(err, errNoPassword) {
+		err = advised{fmt.Errorf("file %s: %w", name, err), "write the password into the first line of this file"}
+	}
 	if t != nil {
 		t.text, t.from = bytes.Clone(t.text), "file "+name
 	}
@@ -275,6 +284,9 @@ func (a *app) runCommand(ctx context.Context, command string) (*typed, error) {
 	}
 	const source = "the output of the password command"
 	t, err := typedLine(out, source)
+	if errors.Is(err, errNoPassword) {
+		err = fmt.Errorf("%s: %w", source, err)
+	}
 	if t != nil {
 		t.from = source
 	}
