@@ -19,7 +19,11 @@ func main() { os.Exit(start(&app{})) }
 // start runs the program with the process's arguments and returns the exit code.
 func start(a *app) int {
 	limitMemory()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup wants it ignored
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	// A second Ctrl-C ends the program at once. A clean stop may take some time, and
 	// nothing is lost without it. A first one that comes when the work is done changes
 	// nothing, so stop is not called at the end.
