@@ -98,9 +98,9 @@ type knownSnapshots struct {
 }
 
 // KnownSnapshots returns the snapshots as this process has listed them last. It lists them if
-// the process has not done that, or has stored one since, and takes records from the ledger
-// without reading them. It is for callers to which a snapshot that another process stores
-// meanwhile does not matter. Whoever relies on one of them loads it.
+// the process has not done that, or has stored one since. It is for callers to which a
+// snapshot that another process stores meanwhile does not matter, and saves requests to a
+// store far away.
 func (r *Repo) KnownSnapshots(ctx context.Context) ([]*Snapshot, error) {
 	r.known.mu.Lock()
 	list, ok := slices.Clone(r.known.list), r.known.listed && r.known.puts == r.store.SnapshotsPut.Load()
@@ -108,10 +108,7 @@ func (r *Repo) KnownSnapshots(ctx context.Context) ([]*Snapshot, error) {
 	if ok {
 		return list, nil
 	}
-	if err := access.Confirm(ctx, r.store); err != nil {
-		return nil, err
-	}
-	list, _, err := r.remember(record.ListKnown)(ctx, r.store)
+	list, _, err := r.Snapshots(ctx)
 	return list, err
 }
 
@@ -141,16 +138,10 @@ func (r *Repo) MissingSnapshots(ctx context.Context) ([]*Snapshot, error) {
 // long backup asks before it begins.
 func (r *Repo) CanEnter(ctx context.Context) error { return ledger.MustList(ctx, r.store) }
 
-// HasRecord reports whether a snapshot record exists. If the store is near, it also reads
-// the record, and reports false if it is damaged.
+// HasRecord reports whether a snapshot record exists.
 func (r *Repo) HasRecord(ctx context.Context, id FileID) (bool, error) {
-	var err error
-	if r.store.Options.Distant {
-		_, err = r.store.Backend.Stat(ctx, layout.SnapshotsDir+id.String())
-	} else {
-		_, err = record.Load(ctx, r.store, id)
-	}
-	if errors.Is(err, backend.ErrNotExist) || errors.Is(err, ErrDamaged) {
+	_, err := r.store.Backend.Stat(ctx, layout.SnapshotsDir+id.String())
+	if errors.Is(err, backend.ErrNotExist) {
 		return false, nil
 	}
 	return err == nil, err

@@ -202,10 +202,10 @@ func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return s, nil
 }
 
-// loadKnown is like loadOnce, but takes the record from the ledger if it has it. Reading a
-// file of the ledger takes no longer than reading a record, and it has many.
+// loadKnown is like loadOnce, but takes the record from the ledger if the store is far away:
+// there a record takes as long as a file of the ledger, which has many.
 func loadKnown(ctx context.Context, r *store.Store, known *ledger.Ledger, id layout.FileID) (*Snapshot, error) {
-	if e := known.Get(id); e != nil && len(e.JSON) > 0 {
+	if e := known.Get(id); r.Options.Distant && e != nil && len(e.JSON) > 0 {
 		if s, err := parseSnapshot(e.JSON); err == nil {
 			s.ID = id
 			return s, nil
@@ -265,23 +265,13 @@ func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 // List reads the current records of all snapshots, oldest backup first. damaged has
 // an error for each record that cannot be read.
 func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
-	return listBy(ctx, r, r.Options.Distant)
-}
-
-// ListKnown is like List, but takes all records that the ledger has from there. It does not
-// notice that one of them is damaged.
-func ListKnown(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
-	return listBy(ctx, r, true)
-}
-
-func listBy(ctx context.Context, r *store.Store, fromLedger bool) (list []*Snapshot, damaged []error, err error) {
 	// While another process merges files of the ledger, Peek may miss entries, and List may
 	// not notice that a record is missing. findMissing confirms what seems to be missing.
 	known, err := ledger.Peek(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
-	all, err := readAll(ctx, r, known, fromLedger)
+	all, err := readAll(ctx, r, known)
 	return all.Current, all.Damaged, err
 }
 
@@ -292,16 +282,10 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 	if err != nil {
 		return Snapshots{}, err
 	}
-	return readAll(ctx, r, known, r.Options.Distant)
+	return readAll(ctx, r, known)
 }
 
-func readAll(ctx context.Context, r *store.Store, known *ledger.Ledger, fromLedger bool) (all Snapshots, err error) {
-	load := func(ctx context.Context, id layout.FileID) (*Snapshot, error) {
-		if fromLedger {
-			return loadKnown(ctx, r, known, id)
-		}
-		return loadOnce(ctx, r, id)
-	}
+func readAll(ctx context.Context, r *store.Store, known *ledger.Ledger) (all Snapshots, err error) {
 	var mu sync.Mutex
 	var list []*Snapshot
 	var damaged []error
@@ -314,7 +298,7 @@ func readAll(ctx context.Context, r *store.Store, known *ledger.Ledger, fromLedg
 			if err != nil {
 				return nil // not a record
 			}
-			s, err := load(gctx, id)
+			s, err := loadKnown(gctx, r, known, id)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
