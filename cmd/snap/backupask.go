@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
@@ -20,6 +22,9 @@ func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.As
 		defer b.asking.Unlock()
 		if err := ctx.Err(); err != nil {
 			return nil, err
+		}
+		if why == host.PasswordUnknown && b.shared != nil {
+			return bytes.Clone(b.shared), nil
 		}
 		b.quiet.Store(true)
 		defer b.quiet.Store(false)
@@ -38,6 +43,31 @@ func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.As
 		if errors.Is(err, errNoPassword) {
 			return nil, nil
 		}
-		return oldText(password, err)
+		text, err := oldText(password, err)
+		if err != nil {
+			return nil, err
+		}
+		return text, b.share(ctx, text)
 	}
+}
+
+// share asks once whether the backup password of one device is that of the others, too.
+func (b *board) share(ctx context.Context, password []byte) error {
+	others := len(b.views) - 1
+	if others < 1 || b.offered {
+		return nil
+	}
+	b.offered = true
+	which := "the other device"
+	if others > 1 {
+		which = fmt.Sprintf("the other %d devices", others)
+	}
+	line, err := b.a.askLine(ctx, fmt.Sprintf("try this password on %s, too, where none is known? [y/N] ", which))
+	if err != nil {
+		return err
+	}
+	if line = strings.ToLower(line); line == "y" || line == "yes" {
+		b.shared = bytes.Clone(password)
+	}
+	return nil
 }

@@ -49,6 +49,7 @@ func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry
 		ready[i] = d
 		view.waits()
 	})
+	clear(b.board.shared) // all questions are asked
 	each(n, jobs, func(i int) {
 		if ready[i] == nil {
 			return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -77,6 +78,7 @@ type unlocker struct {
 	// locked.
 	allowDamaged bool
 	keys         map[[32]byte]*keybag.Keys // by hash of the keybag
+	typed        [][]byte                  // passwords from prompts that opened a backup
 }
 
 func (a *app) newUnlocker(ctx context.Context, r *repo.Repo, source backupPassword) (*unlocker, error) {
@@ -94,6 +96,7 @@ func (u *unlocker) close() {
 		k.Destroy()
 	}
 	clearAll(u.given)
+	clearAll(u.typed)
 }
 
 // unlock opens an encrypted backup with the given password, one that the repository
@@ -138,6 +141,11 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	if wrong {
 		return wrongBackupPassword{device.Name}
 	}
+	for _, pw := range u.typed { // a family often has one for all devices
+		if err := try(pw); !errors.Is(err, keybag.ErrWrongPassword) {
+			return u.finish(ctx, b, pw, err)
+		}
+	}
 	if len(kept) > 0 {
 		u.a.warn("%s: the backup password that the repository keeps does not unlock this backup", clean(device.Name))
 	}
@@ -169,6 +177,9 @@ func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try
 		}
 		for _, pw := range password.tries() {
 			if err := try(pw); !errors.Is(err, keybag.ErrWrongPassword) {
+				if err == nil {
+					u.typed = append(u.typed, bytes.Clone(pw))
+				}
 				err = u.finish(ctx, b, pw, err)
 				password.clear()
 				return err

@@ -170,6 +170,8 @@ func TestPasswordsBeforeBackups(t *testing.T) {
 	}
 	before := readUntil(t, user, "(empty: store the backup locked): ")
 	answer(t, user, program, "pears")
+	before += readUntil(t, user, "try this password on the other device, too, where none is known? [y/N] ")
+	typeLine(t, user, "n")
 	before += readUntil(t, user, "(empty: store the backup locked): ")
 	answer(t, user, program, "apples") // of which snap learns only at the end
 	after := readUntil(t, user, "2 of 2 devices backed up")
@@ -181,5 +183,55 @@ func TestPasswordsBeforeBackups(t *testing.T) {
 	}
 	if !strings.Contains(after, "1 of 2 devices was backed up with a problem") {
 		t.Errorf("the wrong password is not reported: %q", after)
+	}
+}
+
+// A person who looks after many devices types their common backup password once.
+func TestOnePasswordForAllDevices(t *testing.T) {
+	t.Parallel()
+	s := newRepo(t, "SNAP_BACKUP_PASSWORD=")
+	s.lab(lab.Options{Seed: 4, Devices: 3, Encrypt: synthetic.EncryptAll, Password: "pears"})
+	user, program := openTerminal(t)
+	cmd, _ := s.command("backup", "--all", "-j", "1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	readUntil(t, user, "(empty: store the backup locked): ")
+	answer(t, user, program, "pears")
+	readUntil(t, user, "try this password on the other 2 devices, too, where none is known? [y/N] ")
+	typeLine(t, user, "Y")
+	after := readUntil(t, user, "3 of 3 devices backed up")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(after, "backup password") {
+		t.Errorf("it was asked for again: %q", after)
+	}
+}
+
+// If a typed password also opens the next backup, import does not ask again.
+func TestOnePasswordForAllFolders(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	conf := synthetic.Config{Seed: 52, Devices: 2, Encryption: synthetic.EncryptAll, Password: "pears", StateDir: t.TempDir()}
+	if _, err := synthetic.Generate(context.Background(), dir, conf, 1); err != nil {
+		t.Fatal(err)
+	}
+	s := newRepo(t)
+	user, program := openTerminal(t)
+	cmd, _ := s.command("import", dir)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	readUntil(t, user, "(empty: store the backup locked): ")
+	answer(t, user, program, "pears")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	typeLine(t, program, "(end)")
+	if shown := readUntil(t, user, "(end)"); strings.Contains(shown, "backup password") || strings.Count(shown, "iOS") != 2 {
+		t.Errorf("%q", shown)
 	}
 }

@@ -22,8 +22,11 @@ type board struct {
 
 	mu     sync.Mutex  // held while printing
 	drawn  int         // lines of progress on the terminal
-	asking sync.Mutex  // held during a prompt
 	quiet  atomic.Bool // a prompt is open: print no progress
+
+	asking  sync.Mutex // held during a prompt
+	offered bool       // a person was asked whether one password is for all devices
+	shared  []byte     // that password, or nil
 
 	end  chan struct{}
 	wait sync.WaitGroup

@@ -61,6 +61,12 @@ func readUntil(t *testing.T, user *os.File, text string) string {
 func answer(t *testing.T, user, program *os.File, text string) {
 	t.Helper()
 	waitFor(t, func() bool { return !echoes(t, program) })
+	typeLine(t, user, text)
+}
+
+// typeLine answers a question whose answer is not secret.
+func typeLine(t *testing.T, user *os.File, text string) {
+	t.Helper()
 	if _, err := io.WriteString(user, text+"\n"); err != nil {
 		t.Fatal(err)
 	}
