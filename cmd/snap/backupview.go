@@ -20,9 +20,9 @@ type board struct {
 	a     *app
 	views []*view
 
-	mu     sync.Mutex  // held while printing
-	drawn  int         // lines of progress on the terminal
-	quiet  atomic.Bool // a prompt is open: print no progress
+	mu    sync.Mutex  // held while printing
+	drawn int         // lines of progress on the terminal
+	quiet atomic.Bool // a prompt is open: print no progress
 
 	asking  sync.Mutex // held during a prompt
 	offered bool       // a person was asked whether one password is for all devices
