@@ -77,6 +77,8 @@ type unlocker struct {
 	// allowDamaged allows damaged backups. Those that cannot be decrypted are stored
 	// locked.
 	allowDamaged bool
+	// failIfLocked makes an import that stores a backup locked end with an error.
+	failIfLocked bool
 	keys         map[[32]byte]*keybag.Keys // by hash of the keybag
 	typed        [][]byte                  // passwords from prompts that opened a backup
 }

@@ -84,6 +84,7 @@ var outcomes = []kind{
 	{is(errMistakes), exitError, ""},
 	{is(errPassword), exitWrongBackup, "try again with the backup password that the device had when the snapshot was made"},
 	{isA[storedLocked], exitWrongBackup, ""},
+	{isA[importedLocked], exitLocked, `it is complete; keep the password with "snap device password set DEVICE" or SNAP_BACKUP_PASSWORD, and import again`},
 	{isA[notKeptError], exitPartial, ""},
 	{isA[interruption], exitInterrupted, ""},
 	{isA[outputError], exitError, "the command itself has done what it should; only its output is incomplete"},

@@ -30,7 +30,7 @@ type importResult struct {
 func (a *app) importCommand() *cobra.Command {
 	var opts ingest.Options
 	var source backupPassword
-	var keepUnchanged, dryRun bool
+	var keepUnchanged, dryRun, failIfLocked bool
 	var host string
 	cmd := &cobra.Command{
 		Use:   "import [FOLDER...]",
@@ -79,6 +79,7 @@ fail.`,
 				return err
 			}
 			defer u.close()
+			u.failIfLocked = failIfLocked
 			u.allowDamaged, a.opaque = opts.AllowIncomplete, source.opaque
 			defer a.updateParity(cmd, r)
 			return a.importAll(ctx, r, u, sources, opts)
@@ -90,6 +91,7 @@ fail.`,
 	f.StringVar(&host, "host", "", "`name` of this computer in the snapshot")
 	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without a backup password")
 	defer cmd.MarkFlagsMutuallyExclusive("opaque", "keep-backup-password")
+	f.BoolVar(&failIfLocked, "fail-if-locked", false, "end with exit code 21 if a backup was stored locked")
 	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
 	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "also store unfinished, unreadable or changing backups, and mark the snapshot")
 	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, even if they look unchanged")
@@ -98,6 +100,13 @@ fail.`,
 	_ = f.MarkHidden("skip-if-unchanged")
 	f.Var(newTags{&opts.Tags, false}, "tag", "`tag` the snapshots (can be repeated)")
 	return cmd
+}
+
+// importedLocked says that a backup was stored completely, but without its backup password.
+type importedLocked struct{ s *repo.Snapshot }
+
+func (e importedLocked) Error() string {
+	return fmt.Sprintf("snapshot %s of %s is stored locked, without the backup password", e.s.ID.Short(), clean(e.s.Device.Name))
 }
 
 // importAll imports folders one after the other. If one import fails, the others
@@ -117,8 +126,11 @@ func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources 
 			if !a.json {
 				a.describeImport(a.human(), dir, res, opts.Tags)
 			}
-			if damagedBesides(res.Snapshot, finding.Unreadable) {
+			switch {
+			case damagedBesides(res.Snapshot, finding.Unreadable):
 				err = storedDamaged(res.Snapshot)
+			case u.failIfLocked && locked(res.Snapshot):
+				err = importedLocked{res.Snapshot}
 			}
 		}
 		if err != nil {
