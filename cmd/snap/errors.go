@@ -28,6 +28,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/rest"
 	"github.com/snap-backup/snap/repo/backend/s3"
 	"github.com/snap-backup/snap/repo/mirror"
+	"github.com/snap-backup/snap/repo/protect"
 )
 
 // Exit codes. A code that restic also has gets the same number as in restic.
@@ -110,6 +111,10 @@ var storeCauses = []kind{
 	{is(keyring.ErrUnavailable), exitError, ""},
 	{is(s3.ErrNoBucket), exitError, `check the address; "snap init -o s3.make-bucket=true" makes the bucket, too`},
 	{is(s3.ErrNoKeys), exitError, "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile of ~/.aws with -o s3.profile=NAME"},
+	{is(s3.ErrNoObjectLock), exitError, `use a bucket with Object Lock; "snap init --lock 30d -o s3.make-bucket=true" makes one`},
+	{is(protect.ErrOff), exitError, `"snap protect --lock 30d" protects it from now on`},
+	{is(protect.ErrTampered), exitDamaged, `nothing was removed; "snap protect --restore-hidden TIME" brings back the files of a time before the first removal that you did not make`},
+	{is(errNoProtection), exitError, `see "snap help protect"; "snap serve --append-only" guards a folder`},
 	{is(s3.ErrRefused), exitError, "check the access key, the region (-o s3.region) and the clock of this computer; what was stored is kept"},
 	{is(rest.ErrRefused), exitError, "set SNAP_REST_USER and SNAP_REST_PASSWORD to a user of the server and its password; what was stored is kept"},
 	{is(rest.ErrForbidden), exitError, "check the address: a server can let each user use only the folder of the user's name"},

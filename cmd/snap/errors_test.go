@@ -30,6 +30,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/rest"
 	"github.com/snap-backup/snap/repo/backend/s3"
 	"github.com/snap-backup/snap/repo/mirror"
+	"github.com/snap-backup/snap/repo/protect"
 )
 
 // Every kind of error keeps its code and hint when it is wrapped, and docs/json.md
@@ -157,7 +158,7 @@ func TestKindsOfAGroupAreDistinct(t *testing.T) {
 
 // errorExamples has an error of every kind.
 var errorExamples = []error{
-	s3.ErrNoBucket, s3.ErrNoKeys, s3.ErrRefused, rest.ErrRefused, rest.ErrForbidden, x509.UnknownAuthorityError{}, rest.ErrNoFolder, backend.ErrAppendOnly, backend.ErrOutOfReach, errNotEmpty,
+	s3.ErrNoBucket, s3.ErrNoKeys, s3.ErrRefused, s3.ErrNoObjectLock, protect.ErrOff, protect.ErrTampered, errNoProtection, rest.ErrRefused, rest.ErrForbidden, x509.UnknownAuthorityError{}, rest.ErrNoFolder, backend.ErrAppendOnly, backend.ErrOutOfReach, errNotEmpty,
 	errAttention, errDanger, errMistakes, keyring.ErrUnavailable, host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, importedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, errStoredDamaged, errUnsound, errLostBackup, errFlawed, usageError{errors.New("x")}, errLostPart, errLacking, errNotSent, errUnread, notKeptError{},
 	repo.ErrNotFound, repo.ErrLocked, repo.ErrLockLost, crypto.ErrRecoveryTypo, repo.ErrWrongPassword, keybag.ErrWrongPassword, backend.ErrNoSpace,
 	drill.ErrNoPassword, drill.ErrOld, errDrillFailed, outputError{errors.New("x")}, errUnverified, errBlocked, errNoFile, errNoLock, local.ErrNoFsync, repo.ErrUnprovenKeys, materialize.ErrFileTooLarge, abandoned.ErrInUse,

@@ -58,6 +58,7 @@ var errNotEmpty = errors.New("a repository needs an empty folder or a new one")
 
 func (a *app) initCommand() *cobra.Command {
 	var parity string
+	var flags protectFlags
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Create a repository",
@@ -68,6 +69,10 @@ SNAP_REPOSITORY. Addresses are
 
 The keys of an object store come from AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY or from ~/.aws. "-o s3.make-bucket=true" makes the bucket.
+
+With "--lock 30d" the object store lets nobody remove a file before it is 30
+days old; "snap help protect" explains this. The bucket must have Object Lock;
+with "-o s3.make-bucket=true" it gets it.
 
 The folder must be new or empty, so that the repository is not mixed with other
 files.
@@ -90,9 +95,17 @@ An existing repository that was moved to such a share, and a mirror on one, need
 					return err
 				}
 			}
+			protection, err := flags.protection()
+			if err != nil {
+				return err
+			}
+			a.objectLock = protection.Period > 0
 			dir, err := a.location()
 			if err != nil {
 				return err
+			}
+			if a.objectLock && !strings.HasPrefix(dir, "s3:") {
+				return usageError{fmt.Errorf("--lock: %w", errNoProtection)}
 			}
 			if err := checkNewFolder(dir); err != nil {
 				return err
@@ -117,6 +130,9 @@ An existing repository that was moved to such a share, and a mirror on one, need
 				}
 				defer be.Close()
 			}
+			if err := setProtection(ctx, be, protection); err != nil {
+				return fmt.Errorf("%s: no repository was created: %w", dir, err)
+			}
 			r, err := a.create(ctx, be, secret, kind)
 			if err != nil {
 				return fmt.Errorf("%s: %w", dir, err)
@@ -139,12 +155,17 @@ An existing repository that was moved to such a share, and a mirror on one, need
 			}{dir, r.Config().ID, r.Config().Version, r.Config().NoFsync}
 			return a.conclude(result, false, func(w io.Writer) {
 				fmt.Fprintf(w, "created repository %.8s in %s\n", result.ID, dir)
+				if protection.Period > 0 {
+					fmt.Fprintf(w, "the store protects each file for %s\n", periodText(protection.Period))
+					a.remark("Run \"snap protect\" daily on a second computer (snap help protect).")
+				}
 				if kind == crypto.PasswordSlot {
 					a.remark("Keep the password: without it the repository cannot be read.\nTo get a recovery key, run \"snap key add --recovery\".")
 				}
 			})
 		},
 	}
+	flags.register(cmd)
 	cmd.Flags().StringVar(&parity, "parity", "", "protect the repository against bit rot with this `percentage` of parity, such as 5% (snap help parity)")
 	return cmd
 }

@@ -80,6 +80,8 @@ type pruneResult struct {
 	DryRun bool `json:"dry_run"`
 	*repo.PruneReport
 	Waiting []lockJSON `json:"waiting"`
+	// ProtectedDays is how long the store protects files; 0 for stores that do not.
+	ProtectedDays float64 `json:"protected_days,omitempty"`
 }
 
 func (a *app) pruneCommand() *cobra.Command {
@@ -168,7 +170,7 @@ func (a *app) prune(ctx context.Context, r *repo.Repo, opts repo.PruneOptions) (
 		}
 		return nil, err
 	}
-	res := &pruneResult{DryRun: opts.DryRun, PruneReport: report, Waiting: []lockJSON{}}
+	res := &pruneResult{DryRun: opts.DryRun, PruneReport: report, Waiting: []lockJSON{}, ProtectedDays: a.protectedDays(ctx)}
 	for _, l := range report.Waiting {
 		res.Waiting = append(res.Waiting, lockToPrint(l))
 	}
@@ -250,6 +252,9 @@ func (res *pruneResult) print(w io.Writer) {
 		default:
 			fmt.Fprintf(w, "the repository grew by %s, since what is in use compresses less without what was removed\n", bytesText(-freed))
 		}
+	}
+	if res.ProtectedDays > 0 && (res.FreedBytes > 0 || res.DryRun && res.BytesToFree > 0) {
+		fmt.Fprintln(w, "the store keeps what is removed, hidden, until its protection ends; \"snap protect\" shows how much that is")
 	}
 	if res.KeptUnused > 0 && len(res.Waiting) == 0 {
 		fmt.Fprintf(w, "%s of unused bytes may remain\n", bytesText(res.KeptUnused))

@@ -32,6 +32,7 @@ type app struct {
 	logins         map[string]login // by address, see hideLogin
 	line           lineFlags
 	noCache        bool
+	objectLock     bool // whether a new bucket gets Object Lock
 	listing        bool // the command reads records only
 	// through, if not nil, changes how the files of repositories are read. Tests let a
 	// disk fail with it.
@@ -166,6 +167,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 			a.noLockFlag(a.mirrorCommand()),
 			a.noLockFlag(a.copyCommand()),
 			a.serveCommand(),
+			a.protectCommand(),
 		},
 	} {
 		for _, c := range commands {

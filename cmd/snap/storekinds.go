@@ -17,6 +17,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/s3"
 	"github.com/snap-backup/snap/repo/backend/sftp"
 	"github.com/snap-backup/snap/repo/backend/wire"
+	"github.com/snap-backup/snap/repo/protect"
 	"github.com/spf13/cobra"
 )
 
@@ -177,7 +178,7 @@ func openS3(ctx context.Context, a *app, o storeOptions, dir string, create bool
 	if err != nil {
 		return farStore{}, usageError{err}
 	}
-	opts := s3.Options{Profile: o["s3.profile"], Region: o["s3.region"], PackClass: o["s3.storage-class"], CAFile: o["s3.ca-file"], Limits: a.lineLimits()}
+	opts := s3.Options{Profile: o["s3.profile"], Region: o["s3.region"], PackClass: o["s3.storage-class"], CAFile: o["s3.ca-file"], Limits: a.lineLimits(), ObjectLock: a.objectLock, Protects: protect.Includes}
 	styles := map[string]s3.Style{"": s3.Auto, "auto": s3.Auto, "path": s3.Path, "host": s3.Host}
 	style, ok := styles[o["s3.bucket-lookup"]]
 	if !ok {

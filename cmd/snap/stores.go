@@ -82,6 +82,7 @@ type (
 		backend.FileReader
 		backend.Freer
 		backend.NoFsyncer
+		backend.Protector
 		backend.RangeLister
 	}
 	distantStore struct {
@@ -153,7 +154,7 @@ func (a *app) reportRetry() func(retry.Failure) {
 // uncached are the commands that judge or change a repository as a whole. They ask the store
 // for everything, and believe nothing. A verification or drill that read from the cache would
 // prove nothing about the store.
-var uncached = []string{"check", "copy", "drill", "forget", "init", "key", "mirror", "parity", "prune", "repair", "serve", "unlock", "verify"}
+var uncached = []string{"check", "copy", "drill", "forget", "init", "key", "mirror", "parity", "protect", "prune", "repair", "serve", "unlock", "verify"}
 
 func (a *app) usesCache() bool {
 	command, _, _ := strings.Cut(a.command, " ")

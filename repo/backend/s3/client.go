@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -153,11 +154,13 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	seen.after = wire.RetryAfter(resp.Header.Get("Retry-After"))
-	if resp.StatusCode == http.StatusOK && strings.Contains(req.URL.RawQuery, "list-type=") {
+	if resp.StatusCode == http.StatusOK && isListing(req.URL.Query()) {
 		resp.Body = &listingBody{body: resp.Body, r: bufio.NewReader(resp.Body), left: maxListing}
 	}
 	return resp, nil
 }
+
+func isListing(query url.Values) bool { return query.Has("list-type") || query.Has("versions") }
 
 var (
 	errLongListing = errors.New("the store sends an endless list of files")
@@ -177,7 +180,7 @@ func (l *listingBody) Read(p []byte) (int, error) {
 	if !l.good {
 		begin, err := l.r.Peek(512)
 		switch {
-		case bytes.Contains(begin, []byte("<ListBucketResult")):
+		case bytes.Contains(begin, []byte("<ListBucketResult")), bytes.Contains(begin, []byte("<ListVersionsResult")):
 			l.good = true
 		case err != nil && err != io.EOF:
 			return 0, err

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -107,8 +108,21 @@ func (b *Backend) learnConditional(ctx context.Context) (bool, error) {
 	return false, nil // it overwrote
 }
 
-// put stores an object, and makes sure that the store has all bytes.
+// put stores an object with the protection of its name.
 func (b *Backend) put(ctx context.Context, name string, data []byte, conditional bool) error {
+	p, err := b.protectionOf(ctx, name)
+	if err != nil {
+		return err
+	}
+	err = b.putAs(ctx, name, data, conditional, p)
+	if p.Period > 0 && backend.IsDenied(err) {
+		err = fmt.Errorf("%w; files are protected here, so it also needs the right to do that, such as s3:PutObjectRetention", err)
+	}
+	return err
+}
+
+// putAs stores an object, and makes sure that the store has all bytes.
+func (b *Backend) putAs(ctx context.Context, name string, data []byte, conditional bool, p backend.Protection) error {
 	md5sum, sha := md5.Sum(data), sha256.Sum256(data)
 	opts := minio.PutObjectOptions{DisableContentSha256: true}
 	if conditional {
@@ -116,6 +130,9 @@ func (b *Backend) put(ctx context.Context, name string, data []byte, conditional
 	}
 	if strings.HasPrefix(name, packsPrefix) {
 		opts.StorageClass = b.opts.PackClass
+	}
+	if p.Period > 0 {
+		opts.Mode, opts.RetainUntilDate = mode(p.Compliance), time.Now().Add(p.Period).UTC()
 	}
 	body := wire.NewBody(data)
 	defer body.Revoke()

@@ -101,26 +101,7 @@ func (b *Backend) ReadFile(ctx context.Context, name string, limit int64) ([]byt
 	if err := b.checkCall(ctx, "read", name); err != nil {
 		return nil, err
 	}
-	var data []byte
-	err := b.call(ctx, func(ctx context.Context) error {
-		body, object, _, err := minio.Core{Client: b.client}.GetObject(ctx, b.cfg.Bucket, b.key(name), minio.GetObjectOptions{})
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		switch {
-		case object.Size < 0:
-			return wire.ErrNoSize
-		case object.Size > limit:
-			return fmt.Errorf("%d bytes, at most %d expected: %w", object.Size, limit, backend.ErrTooLarge)
-		}
-		whole := make([]byte, object.Size)
-		if _, err := io.ReadFull(body, whole); err != nil {
-			return wire.Midway(err)
-		}
-		data = whole
-		return nil
-	})
+	data, err := b.readObject(ctx, name, "", limit)
 	if err != nil {
 		return nil, b.opError("read", name, err)
 	}

@@ -5,8 +5,8 @@
 // # Objects
 //
 // A repository file named "packs/ab/cd" is the object PREFIX/packs/ab/cd, with exactly the
-// bytes that were put. The object PREFIX/tmp/if-none-match is the only other one that snap
-// makes; see Put. Objects with other names are neither listed nor changed.
+// bytes that were put. The objects PREFIX/tmp/if-none-match and PREFIX/tmp/object-lock are the
+// only other ones that snap makes; see Put and Protection. Objects with other names are neither listed nor changed.
 //
 // # Put
 //
@@ -37,6 +37,12 @@
 // they removed a file. If two processes delete a file at the same time, both may succeed.
 // In a bucket with versioning, a deleted object remains as an old version, and takes space
 // until a lifecycle rule of the bucket removes it.
+//
+// # Protection
+//
+// The object PREFIX/tmp/object-lock says how long each file is to be protected. If it
+// exists, Put asks the store for Object Lock with this time from now, in the same request.
+// The object is read once, before the first Put of a file that is to be protected.
 //
 // # Failures
 //
@@ -100,6 +106,11 @@ type Options struct {
 	Limits *limit.Limits
 	// MakeBucket lets Create make the bucket.
 	MakeBucket bool
+	// ObjectLock makes the bucket with Object Lock.
+	ObjectLock bool
+	// Protects reports whether a file is protected when it is put, if the store has a
+	// protection. Nil protects all.
+	Protects func(name string) bool
 	// Transport is used instead of connections of this package, for tests.
 	Transport http.RoundTripper
 }
@@ -148,8 +159,9 @@ type Backend struct {
 	transport http.RoundTripper
 	prefix    string // of keys: "" or with a slash at the end
 
-	learning    chan struct{} // held by whoever finds out about conditional requests
-	conditional atomic.Int32  // see the constants
+	learning    chan struct{}                      // held by whoever finds out about conditional requests
+	conditional atomic.Int32                       // see the constants
+	protection  atomic.Pointer[backend.Protection] // nil until the store was asked
 }
 
 // What a Backend knows of conditional requests.
@@ -193,7 +205,7 @@ func makeBucket(ctx context.Context, cfg Config, opts Options) (*Backend, error)
 		return nil, err
 	}
 	err = b.call(ctx, func(ctx context.Context) error {
-		return b.client.MakeBucket(ctx, cfg.Bucket, minio.MakeBucketOptions{Region: region(opts)})
+		return b.client.MakeBucket(ctx, cfg.Bucket, minio.MakeBucketOptions{Region: region(opts), ObjectLocking: opts.ObjectLock})
 	})
 	if err != nil && code(err) != "BucketAlreadyOwnedByYou" { // another process has just made it
 		return nil, err

@@ -36,7 +36,12 @@ func TestRequests(t *testing.T) {
 	ctx := t.Context()
 	f := &fake{}
 	b := f.open(t)
-	f.count()
+	if err := b.Put(ctx, "config", nil); err != nil { // the first Put asks what the bucket can do
+		t.Fatal(err)
+	}
+	if got := f.count(); !slices.Contains(got, "GET tmp/object-lock") || len(got) > 6 {
+		t.Errorf("the first Put sends %q", got)
+	}
 	read := func() error { _, err := b.ReadAt(ctx, hashed, make([]byte, 2), 1); return err }
 	whole := func() error { _, err := backend.ReadAll(ctx, b, hashed, 10); return err }
 	for _, tt := range []struct {
@@ -55,6 +60,23 @@ func TestRequests(t *testing.T) {
 		}
 		if got := f.count(); !slices.Equal(got, tt.want) {
 			t.Errorf("%s sends %q, want %q", tt.about, got, tt.want)
+		}
+	}
+}
+
+// A note about the protection that cannot be read stops puts of files that may have to be
+// protected, and no others.
+func TestDamagedProtection(t *testing.T) {
+	t.Parallel()
+	for _, note := range []string{"", "{}", `{"seconds":0,"mode":"governance"}`, `{"seconds":60,"mode":"none"}`, strings.Repeat(" ", 5000)} {
+		f := &fake{}
+		b := f.open(t)
+		f.set(fakePrefix+"tmp/object-lock", []byte(note))
+		if err := b.Put(t.Context(), hashed, nil); err == nil || backend.Temporary(err) || !strings.Contains(err.Error(), "protected") {
+			t.Errorf("note %.40q: Put = %v", note, err)
+		}
+		if _, ok := f.get(hashed); ok {
+			t.Errorf("note %.40q: the file was put", note)
 		}
 	}
 }
@@ -82,9 +104,9 @@ func TestConditionalPuts(t *testing.T) {
 				t.Errorf("conditions %d: the store has %q", c, got)
 			}
 		}
-		want := []string{"PUT config", "PUT config", "HEAD config", "PUT " + hashed, "PUT " + hashed, "HEAD " + hashed}
+		want := []string{"GET tmp/object-lock", "PUT config", "PUT config", "HEAD config", "PUT " + hashed, "PUT " + hashed, "HEAD " + hashed}
 		if c != honoured {
-			want = []string{"HEAD config", "PUT config", "HEAD config", "HEAD " + hashed, "PUT " + hashed, "HEAD " + hashed}
+			want = []string{"HEAD config", "GET tmp/object-lock", "PUT config", "HEAD config", "HEAD " + hashed, "PUT " + hashed, "HEAD " + hashed}
 		}
 		if got := f.count(); !slices.Equal(got, want) {
 			t.Errorf("conditions %d: %q, want %q", c, got, want)
@@ -304,6 +326,29 @@ func TestHostileListings(t *testing.T) {
 		err := b.List(t.Context(), "", func(backend.Info) error { return nil })
 		if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 2000 {
 			t.Errorf("%s: List = %.300v", tt.about, err)
+		}
+	}
+}
+
+// The page of a network that wants a login is no list of versions: no file would be there.
+func TestHostileVersions(t *testing.T) {
+	t.Parallel()
+	for body, passes := range map[string]bool{
+		"<html>log in</html>": true,
+		"":                    true,
+		"<ListVersionsResult><Version><Key>other</Key></Version></ListVersionsResult>": false,
+	} {
+		f := &fake{before: func(w http.ResponseWriter, r *http.Request, _ string) bool {
+			if !r.URL.Query().Has("versions") {
+				return false
+			}
+			_, _ = io.WriteString(w, body)
+			return true
+		}}
+		b := f.open(t)
+		err := b.Versions(t.Context(), func(v backend.Version) error { t.Errorf("%q: %+v", body, v); return nil })
+		if err == nil || backend.Temporary(err) != passes {
+			t.Errorf("%q: Versions = %v", body, err)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func Start(t testing.TB) *Gateway {
 		}
 	}
 	dir := t.TempDir()
-	for _, sub := range []string{"data", "versions"} {
+	for _, sub := range []string{"data", "versions", "users"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +49,7 @@ func Start(t testing.TB) *Gateway {
 	}
 	g := &Gateway{t: t, path: path, Addr: l.Addr().String()}
 	_ = l.Close()
-	g.args = []string{"--port", g.Addr, "--quiet", "posix", "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data")}
+	g.args = []string{"--port", g.Addr, "--quiet", "--iam-dir", filepath.Join(dir, "users"), "posix", "--versioning-dir", filepath.Join(dir, "versions"), filepath.Join(dir, "data")}
 	g.Start()
 	t.Cleanup(g.Kill)
 	return g
@@ -74,6 +74,16 @@ func (g *Gateway) Start() {
 		if time.Now().After(deadline) {
 			g.t.Fatalf("versitygw does not answer: %v\n%s", err, log.String())
 		}
+	}
+}
+
+// AddUser adds an access key that may do nothing until the policy of a bucket lets it.
+func (g *Gateway) AddUser(id, secret string) {
+	g.t.Helper()
+	cmd := exec.CommandContext(g.t.Context(), g.path, "admin", "--access", ID, "--secret", Secret,
+		"--endpoint-url", "http://"+g.Addr, "create-user", "--access", id, "--secret", secret, "--role", "user")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		g.t.Fatalf("add a user: %v\n%s", err, out)
 	}
 }
 
