@@ -77,6 +77,9 @@ exits with 13.`,
 				return err
 			}
 			if !report.Clean() {
+				if a.protectedDays(ctx) > 0 {
+					a.remark(`The store protects files: "snap protect" shows when some were hidden, and can bring them back.`)
+				}
 				return silentError{repo.ErrDamaged}
 			}
 			return nil

@@ -119,6 +119,19 @@ func (a *attacker) destroy() {
 	a.t.Logf("%d versions were removed", removed)
 }
 
+// hidePack deletes one pack.
+func (a *attacker) hidePack() {
+	for _, o := range a.objects(false) {
+		if strings.HasPrefix(o.Key, "phones/packs/") {
+			if err := a.client.RemoveObject(a.t.Context(), "bucket", o.Key, minio.RemoveObjectOptions{}); err != nil {
+				a.t.Fatal(err)
+			}
+			return
+		}
+	}
+	a.t.Fatal("there is no pack")
+}
+
 // now returns a time in whole seconds that is after all that was done.
 func (a *attacker) now() string {
 	next := time.Now().Truncate(time.Second).Add(time.Second)
@@ -154,6 +167,11 @@ func TestInteropObjectLock(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.run(0, "protect", "--json")), &p); err != nil || p.Protected.Files < 8 || p.Unprotected.Files != 0 {
 		t.Errorf("protect: %+v, %v", p, err)
 	}
+	good := owner.now()
+	owner.hidePack()
+	s.has(s.run(exitDamaged, "check"), `"snap protect" shows when some were hidden`)
+	s.has(s.run(0, "protect", "--restore-hidden", good), "brought back 1 file,")
+	s.run(0, "check")
 	for _, a := range []*attacker{newAttacker(t, g.Addr, "client", "clientsecret"), owner} {
 		good := a.now()
 		a.destroy()
