@@ -133,10 +133,10 @@ func (a *app) protectCommand() *cobra.Command {
 		Short: "Keep anybody from removing the past in an object store",
 		Long: `Extends the protection of all files in an object store with Object Lock to the
 time from now that "snap init --lock 30d" has set. Until it ends, nobody can
-remove them for good. Run "snap protect --lock 30d" daily on a second computer,
-after "snap forget" and "snap prune". It needs no password, but more rights in
-the store than computers that back up. --lock sets the time, also for a
-repository that had none, and if somebody has removed the note of it.
+remove them for good. Run "snap protect --lock 30d" daily on a second computer.
+It needs no password, but more rights in the store than computers that back up.
+--lock sets the time, also for a repository that had none, and if somebody has
+removed the note of it.
 
 Whoever may put or delete files can hide them and put others in their place. The
 good ones are then hidden versions, which stay until their protection ends.

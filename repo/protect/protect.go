@@ -16,7 +16,7 @@
 // # What it never does
 //
 // It removes no bytes, and shortens no protection. It does not know which files a snapshot
-// needs: it takes all that the store shows, so a prune belongs before a Run.
+// needs: it takes all that the store shows.
 package protect
 
 import (
