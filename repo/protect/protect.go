@@ -20,13 +20,13 @@
 package protect
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
@@ -65,7 +65,7 @@ type Options struct {
 	Parallel int
 	// Now returns the time; nil means time.Now.
 	Now func() time.Time
-	// Progress is told how many files of all are done. Several goroutines may call it.
+	// Progress is told how many files of all are done, by one goroutine at a time.
 	Progress func(done, total int)
 }
 
@@ -134,18 +134,19 @@ func Run(ctx context.Context, s backend.Protector, opts Options) (*Report, error
 		return nil, err
 	}
 	todo, doubtful := r.survey(all)
+	var unread error
 	for _, f := range doubtful {
 		good, err := f.proven(ctx, s, f.versions[0])
-		if err != nil {
-			return r, err
+		if err == nil && !good {
+			r.Replaced = append(r.Replaced, f.name)
 		}
 		if !good {
-			r.Replaced = append(r.Replaced, f.name)
 			todo = append(todo, f.others()...)
+			unread = cmp.Or(err, unread)
 		}
 	}
 	until := opts.now().Add(r.Protection.Period)
-	return r, r.extend(ctx, s, todo, until, opts)
+	return r, cmp.Or(r.extend(ctx, s, todo, until, opts), unread)
 }
 
 // rule returns the protection that files are to have. It sets it, so that whoever hides the
@@ -210,33 +211,59 @@ func (r *Report) survey(all []file) (todo []backend.Version, doubtful []file) {
 // extend protects versions until a time.
 func (r *Report) extend(ctx context.Context, s backend.Protector, todo []backend.Version, until time.Time, opts Options) error {
 	var mu sync.Mutex
-	var done atomic.Int64
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(1, opts.Parallel))
 	now := opts.now()
-	for _, v := range todo {
-		g.Go(func() error {
-			had, err := s.ProtectedUntil(ctx, v)
-			if err != nil {
+	return each(ctx, todo, opts, func(ctx context.Context, v backend.Version) error {
+		had, err := s.ProtectedUntil(ctx, v)
+		if err != nil {
+			return err
+		}
+		// Stores keep whole seconds.
+		short := had.Before(until.Add(-time.Second))
+		if short && !opts.DryRun {
+			if err := s.Protect(ctx, v, until, r.Protection.Compliance); err != nil {
 				return err
 			}
-			// Stores keep whole seconds.
-			short := had.Before(until.Add(-time.Second))
-			if short && !opts.DryRun {
-				if err := s.Protect(ctx, v, until, r.Protection.Compliance); err != nil {
-					return err
-				}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		r.note(v, had, now, short)
+		return nil
+	})
+}
+
+// each calls do for everything in a list, several at a time. What fails does not keep the
+// others from being done, unless the store is out of reach.
+func each[T any](ctx context.Context, list []T, opts Options, do func(context.Context, T) error) error {
+	var mu sync.Mutex
+	var failed error
+	var failures, done int
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, opts.Parallel))
+	for _, x := range list {
+		g.Go(func() error {
+			err := do(gctx, x)
+			if err != nil && (gctx.Err() != nil || errors.Is(err, backend.ErrOutOfReach)) {
+				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			r.note(v, had, now, short)
-			if n := done.Add(1); opts.Progress != nil {
-				opts.Progress(int(n), len(todo))
+			if done++; opts.Progress != nil {
+				opts.Progress(done, len(list))
+			}
+			if err != nil {
+				failures++
+				failed = err
 			}
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if failures > 1 {
+		return fmt.Errorf("%w; %d files failed, and the other %d are done", failed, failures, len(list)-failures)
+	}
+	return failed
 }
 
 func (r *Report) note(v backend.Version, had, now time.Time, short bool) {

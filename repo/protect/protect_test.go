@@ -354,6 +354,15 @@ func TestRunAfterFailures(t *testing.T) {
 		if !errors.Is(err, errPlanned) {
 			t.Fatal(err)
 		}
+		unprotected := 0
+		for _, list := range s.versions {
+			if v := list[0]; !v.Hides && v.until.Before(s.now.Add(month-time.Second)) {
+				unprotected++
+			}
+		}
+		if step > 6 && unprotected > 1 {
+			t.Errorf("a failure at step %d, of one file, kept %d from being protected", step, unprotected)
+		}
 		s.run(t)
 		for name, list := range s.versions {
 			if v := list[0]; !v.Hides && v.until.Before(s.now.Add(month-time.Second)) {

@@ -4,13 +4,11 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
-	"golang.org/x/sync/errgroup"
 )
 
 // RestoreReport is what [Restore] found and did.
@@ -48,35 +46,26 @@ func Restore(ctx context.Context, s backend.Protector, at time.Time, opts Option
 		}
 	}
 	var mu sync.Mutex
-	var done atomic.Int64
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(1, opts.Parallel))
-	for _, f := range todo {
-		g.Go(func() error {
-			i, err := f.good(ctx, s, at)
-			if err != nil {
+	return r, each(ctx, todo, opts, func(ctx context.Context, f file) error {
+		i, err := f.good(ctx, s, at)
+		if err != nil {
+			return err
+		}
+		needed := i >= 0 && !same(f.versions[0], f.versions[i])
+		if needed && !opts.DryRun {
+			if err := s.BringBack(ctx, f.versions[i], f.versions[:i]); err != nil {
 				return err
 			}
-			needed := i >= 0 && !same(f.versions[0], f.versions[i])
-			if needed && !opts.DryRun {
-				if err := s.BringBack(ctx, f.versions[i], f.versions[:i]); err != nil {
-					return err
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if needed {
-				r.BroughtBack.add(f.versions[i])
-			} else if i < 0 {
-				r.Lost = append(r.Lost, f.name)
-			}
-			if n := done.Add(1); opts.Progress != nil {
-				opts.Progress(int(n), len(todo))
-			}
-			return nil
-		})
-	}
-	return r, g.Wait()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if needed {
+			r.BroughtBack.add(f.versions[i])
+		} else if i < 0 {
+			r.Lost = append(r.Lost, f.name)
+		}
+		return nil
+	})
 }
 
 // good returns which version of a file is to be shown: one with the bytes that it had at a

@@ -192,11 +192,7 @@ func (b *Backend) versions(ctx context.Context) (all []backend.Version, err erro
 // ProtectedUntil implements [backend.Protector]. It does not use the request for the
 // retention alone, whose answer differs between stores.
 func (b *Backend) ProtectedUntil(ctx context.Context, v backend.Version) (time.Time, error) {
-	var object minio.ObjectInfo
-	err := b.call(ctx, func(ctx context.Context) (err error) {
-		object, err = b.client.StatObject(ctx, b.cfg.Bucket, b.key(v.Name), minio.StatObjectOptions{VersionID: v.ID})
-		return err
-	})
+	object, err := b.statVersion(ctx, v)
 	var until time.Time
 	if text := object.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"); err == nil && text != "" {
 		until, err = time.Parse(time.RFC3339, text)
@@ -207,18 +203,36 @@ func (b *Backend) ProtectedUntil(ctx context.Context, v backend.Version) (time.T
 	return until, nil
 }
 
-// Protect implements [backend.Protector].
+// Protect implements [backend.Protector]. A version that is protected in the mode compliance
+// keeps this mode: stores refuse to weaken it, and somebody may have chosen it to stop us.
 func (b *Backend) Protect(ctx context.Context, v backend.Version, until time.Time, compliance bool) error {
-	m := mode(compliance)
-	until = until.UTC().Truncate(time.Second)
-	err := b.call(ctx, func(ctx context.Context) error {
-		return b.client.PutObjectRetention(ctx, b.cfg.Bucket, b.key(v.Name),
-			minio.PutObjectRetentionOptions{Mode: &m, RetainUntilDate: &until, VersionID: v.ID})
-	})
+	err := b.retain(ctx, v, until, mode(compliance))
+	if err != nil && !compliance && !backend.Temporary(err) {
+		object, serr := b.statVersion(ctx, v)
+		if serr == nil && object.Metadata.Get("X-Amz-Object-Lock-Mode") == minio.Compliance.String() {
+			err = b.retain(ctx, v, until, minio.Compliance)
+		}
+	}
 	if err != nil {
 		return b.opError("protect", v.Name, err)
 	}
 	return nil
+}
+
+func (b *Backend) retain(ctx context.Context, v backend.Version, until time.Time, m minio.RetentionMode) error {
+	until = until.UTC().Truncate(time.Second)
+	return b.call(ctx, func(ctx context.Context) error {
+		return b.client.PutObjectRetention(ctx, b.cfg.Bucket, b.key(v.Name),
+			minio.PutObjectRetentionOptions{Mode: &m, RetainUntilDate: &until, VersionID: v.ID})
+	})
+}
+
+func (b *Backend) statVersion(ctx context.Context, v backend.Version) (object minio.ObjectInfo, err error) {
+	err = b.call(ctx, func(ctx context.Context) (err error) {
+		object, err = b.client.StatObject(ctx, b.cfg.Bucket, b.key(v.Name), minio.StatObjectOptions{VersionID: v.ID})
+		return err
+	})
+	return object, err
 }
 
 // ReadVersion implements [backend.Protector].

@@ -3,6 +3,7 @@ package s3_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -128,6 +129,30 @@ func TestInteropBringBackByCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	bringBack(t, b, client, versionsOf(t, b, "packs/a")[0])
+}
+
+// Files that are protected in the mode compliance stay so if the mode is changed, and their
+// protection is extended like that of others.
+func TestInteropModeChanges(t *testing.T) {
+	g := s3test.Start(t)
+	b := openLocked(t, g, "locked/a store")
+	for _, compliance := range []bool{false, true} {
+		name := fmt.Sprint("packs/", compliance)
+		rule := backend.Protection{Period: time.Hour, Compliance: compliance}
+		if err := errors.Join(b.SetProtection(t.Context(), rule), b.Put(t.Context(), name, nil)); err != nil {
+			t.Fatal(err)
+		}
+		v, until := versionsOf(t, b, name)[0], time.Now().Add(2*time.Hour)
+		if err := b.Protect(t.Context(), v, until, false); err != nil {
+			t.Error(err)
+		}
+		if got, err := b.ProtectedUntil(t.Context(), v); err != nil || got.Sub(until).Abs() > time.Second {
+			t.Errorf("compliance %v: protected until %v, %v, want %v", compliance, got, err, until)
+		}
+		if err := b.Protect(t.Context(), v, time.Now().Add(time.Minute), false); err == nil {
+			t.Errorf("compliance %v: a protection can be shortened", compliance)
+		}
+	}
 }
 
 func bringBack(t *testing.T, b *s3.Backend, client *minio.Client, good backend.Version) {
