@@ -107,6 +107,7 @@ type pruner struct {
 	// rebased says that this prune has tried a rebase. It tries only one.
 	rebased bool
 	spared  spared
+	written map[pack.ID]bool // packs that this prune has written
 }
 
 // Run prunes a repository, as repo.Repo.Prune describes.
@@ -120,7 +121,7 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 	if opts.Progress == nil {
 		opts.Progress = func(string, int64, int64) {}
 	}
-	p := &pruner{r: r, opts: opts, report: Report{Waiting: []lock.Info{}}}
+	p := &pruner{r: r, opts: opts, report: Report{Waiting: []lock.Info{}}, written: map[pack.ID]bool{}}
 	if opts.DryRun {
 		_, err := p.makePlan(ctx)
 		return &p.report, err

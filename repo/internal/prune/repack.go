@@ -315,7 +315,9 @@ func (p *pruner) rewrite(ctx context.Context, u *usage.Usage, packs []index.Pack
 		part := packs[:n]
 		packs = packs[n:]
 		p.opts.Progress("rewriting packs", done, total)
+		before := p.r.Index.Packs()
 		written, full, err := p.repack(ctx, u, part, planned)
+		p.noteWritten(before)
 		p.report.WrittenBytes += written
 		if err != nil {
 			return finished, err

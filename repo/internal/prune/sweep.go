@@ -53,6 +53,9 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 			delete(remove, known.ID)
 		}
 	}
+	if err := p.confirm(ctx, u, remove); err != nil {
+		return finished, err
+	}
 	return p.outcome(u != before), p.removeListed(ctx, ready, remove)
 }
 

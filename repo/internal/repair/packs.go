@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -158,6 +159,10 @@ func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) 
 		return d.Err, nil
 	case pack.ID(blake.Sum(*buf)) != p.ID:
 		return errWrongBytes, nil
+	}
+	// Whoever may add files can give any bytes their right name.
+	if _, err := pack.ReadHeader(bytes.NewReader(*buf), int64(len(*buf)), r.PackSealer); errors.Is(err, pack.ErrDamaged) {
+		return err, nil
 	}
 	return nil, nil
 }

@@ -36,6 +36,15 @@ func (r *Store) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	return data, nil
 }
 
+// CheckCopy reads the copy of a chunk that is at a location, and no other.
+func (r *Store) CheckCopy(ctx context.Context, id chunk.ID, loc index.Location) error {
+	b, err := r.Cache.load(ctx, loc.Block, func() (Decoded, error) { return r.readBlock(ctx, loc.Block, 0, Detours{}) })
+	if err == nil {
+		_, err = r.cutChunk(b.Plain, loc, id)
+	}
+	return err
+}
+
 // cutChunk returns a chunk of a decoded block after checking its ID.
 func (r *Store) cutChunk(plain []byte, loc index.Location, id chunk.ID) ([]byte, error) {
 	data := plain[loc.Start : loc.Start+loc.Size]

@@ -275,6 +275,9 @@ func (u *Usage) findBases() {
 // InUse reports whether a block has chunks in use.
 func (u *Usage) InUse(ref index.BlockRef) bool { return u.Used.Any(ref) || u.bases.Any(ref) }
 
+// Needs reports whether a chunk is in use.
+func (u *Usage) Needs(id chunk.ID) bool { return u.Used.Has(id) || u.bases.Has(id) }
+
 // Keep returns which chunks of a block are in use, and the total lengths of these
 // and of all chunks.
 func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, total int64) {
