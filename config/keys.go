@@ -40,6 +40,7 @@ var keys = map[string]*key{
 	"mirrors":          {listOf(pathValue)},
 	"copies":           {listOf(pathValue)},
 
+	"arrival":       {boolValue},
 	"keep-last":     {countValue},
 	"keep-hourly":   {countValue},
 	"keep-daily":    {countValue},

@@ -71,6 +71,9 @@ func Retain(all, list []*Snapshot, certificates []*Certificate, policy *keep.Pol
 				Misdated: s.Misdated, Open: s.Unlocked || !s.Encrypted, Files: s.Files, Bytes: s.Bytes,
 				Lost: !s.Complete && s.Lost != nil && s.Lost.WasComplete,
 			}
+			if s.Changed == nil { // the file of a snapshot whose labels were changed is younger
+				candidates[i].Arrived = s.Put
+			}
 			candidates[i].Verified, candidates[i].Drilled = LastPassed(certificates, s)
 		}
 		ofDevice := func(s *Snapshot) bool { return SameDevice(s.Device.UDID, snapshots[0].Device.UDID) }

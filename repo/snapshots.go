@@ -89,6 +89,15 @@ func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error
 	return r.remember(record.List)(ctx, r.store)
 }
 
+// ArrivedSnapshots is like Snapshots for stores to which others may add files, but not replace
+// or remove any: of several records of one snapshot, it returns the one that arrived first.
+func (r *Repo) ArrivedSnapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
+	if err := access.Confirm(ctx, r.store); err != nil {
+		return nil, nil, err
+	}
+	return record.ListArrived(ctx, r.store)
+}
+
 // knownSnapshots are the snapshots that a process has listed last.
 type knownSnapshots struct {
 	mu     sync.Mutex

@@ -80,6 +80,7 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 	}
 	f.Var(keepDuration{&p.Within}, "keep-within", "keep snapshots made within this `duration` (1y6m, 30d, 12h) before the newest")
 	f.Var(keepCount{&p.Verified}, "keep-verified", "keep the newest `n` snapshots that passed a drill or a full verify")
+	f.BoolVar(&p.Arrival, "arrival", false, "believe when snapshots arrived, not what they say of themselves")
 	f.StringArrayVar(&p.tags, "keep-tag", nil, "keep snapshots with this `tag` (a,b means both; can be repeated)")
 }
 
@@ -151,6 +152,14 @@ The last complete snapshot of a device is only removed with --allow-last. So is
 the last one that passed a drill or, if there is none, the last one that passed
 a full verify.
 
+--arrival is for a repository to which computers may only add, and where one of
+them may be in wrong hands. A snapshot counts by the time at which it arrived,
+by the store's clock, and of each period the first one stays. So none displaces
+one that arrived before it. Snapshots that arrived more than a day before or
+after their date stay: imported archives, copies, those whose labels were
+changed. Remove them by name. A rule for days, weeks, months, years or a
+duration is needed: those for --keep-last and --keep-hourly are soon filled.
+
 Without names, rules and --keep-none, the rules of the configuration file apply,
 also to snapshots that --since, --until or --tag choose (snap config show).
 
@@ -189,6 +198,9 @@ type forget struct {
 // fillRules takes the rules of the configuration file if neither rules nor snapshots are
 // given, and says so.
 func (f *forget) fillRules(cmd *cobra.Command, specs []string) error {
+	if _, err := f.a.fill(cmd, "arrival"); err != nil { // also for rules that are given
+		return err
+	}
 	given := len(specs) > 0 || cmd.Flags().Changed("unfinished")
 	cmd.Flags().Visit(func(fl *pflag.Flag) { given = given || strings.HasPrefix(fl.Name, "keep-") })
 	if given {
@@ -213,6 +225,9 @@ func (f *forget) fillRules(cmd *cobra.Command, specs []string) error {
 		}
 	}
 	if len(f.rules) > 0 {
+		if f.policy.Arrival {
+			f.rules = append(f.rules, "--arrival")
+		}
 		f.a.remark("rules of %s: %s", f.a.settings.profileFile(), strings.Join(f.rules, " "))
 	}
 	return nil
@@ -241,6 +256,9 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 		return usageError{errors.New("--keep-none cannot be combined with rules or names")}
 	case len(specs) > 0 && (!policy.Empty() || f.filter.given()):
 		return usageError{errors.New("name snapshots, or choose them with rules, --device, --since, --until, --tag or --host, not both")}
+	}
+	if err := f.checkArrival(cmd, policy); err != nil {
+		return err
 	}
 	if err := f.filter.check(); err != nil {
 		return err
@@ -295,10 +313,38 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	return errors.Join(a.conclude(res, res.DryRun, func(w io.Writer) { f.print(w, res) }), res.Prune.blocked())
 }
 
+// checkArrival returns an error if --arrival would protect nothing.
+func (f *forget) checkArrival(cmd *cobra.Command, policy *keep.Policy) error {
+	switch {
+	case !policy.Arrival || policy.Lasting():
+		return nil
+	case policy.Empty():
+		if !cmd.Flags().Changed("arrival") {
+			return nil // the configuration file says so, and a person names snapshots
+		}
+		return usageError{errors.New("--arrival needs rules, such as --keep-daily 7")}
+	}
+	return usageError{errors.New("with --arrival, add a rule for days, weeks, months, years or a duration, such as --keep-within 30d: whoever may add snapshots can fill the rules that are given in a few hours")}
+}
+
+// arrived returns the snapshots of a repository for --arrival.
+func (f *forget) arrived(ctx context.Context, r *repo.Repo) (list []*repo.Snapshot, damaged []error, err error) {
+	list, damaged, err = r.ArrivedSnapshots(ctx)
+	if err == nil && len(list) > 0 && !slices.ContainsFunc(list, func(s *repo.Snapshot) bool { return !s.Put.IsZero() }) {
+		err = advised{errors.New("this store does not tell when files arrived, so --arrival is impossible"),
+			"nothing was removed; run this command on the computer that has the files, with -r and their folder"}
+	}
+	return list, damaged, err
+}
+
 // decide returns the snapshots to keep and those to remove. It fails if one of them
 // may not be removed.
 func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, policy *keep.Policy) ([]repo.Retention, error) {
-	all, damaged, err := r.Snapshots(ctx)
+	read := r.Snapshots
+	if policy.Arrival && !policy.Empty() {
+		read = func(ctx context.Context) ([]*repo.Snapshot, []error, error) { return f.arrived(ctx, r) }
+	}
+	all, damaged, err := read(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@
 //     as if it were still complete, but displaces no other snapshot.
 //   - Of complete snapshots with the same time and size, only one counts: they are the same
 //     backup, stored twice. An open one is preferred.
+//   - Arrival judges by the store's clock instead, and keeps the first snapshot of a period.
 package keep
 
 import (
@@ -58,9 +59,13 @@ type Snapshot struct {
 	Misdated bool
 	// LastStored says that it may be the snapshot that was stored last, whatever Time is.
 	LastStored bool
+	// Arrived is when the store received it, by the store's clock; zero if that is not known.
+	Arrived time.Time
 	// Verified and Drilled are when it last passed a full verify and a drill; zero if
 	// it never did.
 	Verified, Drilled time.Time
+
+	unconfirmed bool // see byArrival
 }
 
 // proven reports whether a snapshot passed a drill or a full verify.
@@ -82,6 +87,10 @@ type Policy struct {
 	// Tags are sets of tags. A snapshot with all tags of a set is kept. A set of one
 	// empty tag means snapshots without tags.
 	Tags [][]string
+
+	// Arrival counts snapshots by the time at which they arrived, so that none can displace
+	// one that arrived before it; see byArrival.
+	Arrival bool
 
 	// Unless ForgetProven is set, the newest snapshot that passed a drill is kept; if
 	// there is none, the newest one that passed a full verify.
@@ -151,6 +160,9 @@ func (v *Verdict) keep(format string, args ...any) {
 // Durations count back from the newest snapshot that is not later than now. So one snapshot with a wrong clock does not make all others old. Periods
 // are calendar periods in zone.
 func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Verdict {
+	if p.Arrival {
+		list = byArrival(list, now)
+	}
 	verdicts := make([]Verdict, len(list))
 	order := make([]int, len(list)) // newest first
 	for i := range order {
@@ -165,7 +177,10 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 			break
 		}
 	}
-	again := storedAgain(list, order)
+	again := make([]bool, len(list))
+	if !p.Arrival { // whoever knows a backup can store one of the same date and size
+		again = storedAgain(list, order)
+	}
 	counted := slices.DeleteFunc(countedOf(list, order), func(i int) bool { return again[i] })
 	for _, i := range order {
 		s, v := &list[i], &verdicts[i]
@@ -185,7 +200,7 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 		}
 	}
 	for _, r := range p.rules() {
-		r.apply(list, counted, verdicts, latest, zone)
+		r.apply(list, p.representing(&r, list, counted, latest, zone), verdicts, latest, zone)
 	}
 	p.applyProven(list, order, verdicts)
 	p.applyLost(list, slices.DeleteFunc(order, func(i int) bool { return again[i] }), verdicts, latest, zone)
@@ -201,6 +216,9 @@ func (p *Policy) applyClocks(list []Snapshot, verdicts []Verdict) {
 	for i, s := range list {
 		v := &verdicts[i]
 		switch kept := v.Keep; {
+		case s.unconfirmed:
+			v.keep("did not arrive when it is dated")
+			v.Spared = !kept
 		case s.Misdated:
 			v.keep("its date is wrong")
 			v.Spared = !kept
@@ -279,7 +297,7 @@ func (p *Policy) applyLost(list []Snapshot, order []int, verdicts []Verdict, lat
 	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return list[i].Misdated || !list[i].Complete && !list[i].Lost })
 	asComplete := make([]Verdict, len(list))
 	for _, r := range p.rules() {
-		r.apply(list, counted, asComplete, latest, zone)
+		r.apply(list, p.representing(&r, list, counted, latest, zone), asComplete, latest, zone)
 	}
 	for i := range list {
 		if list[i].Lost && !verdicts[i].Keep {

@@ -42,16 +42,13 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 	var every []layout.FileID
 	of := map[layout.FileID]layout.FileID{} // the snapshot of a record, as in ids
 	for _, id := range ids {
-		origin := id
-		for _, s := range records {
-			if s.Has(id) {
-				origin = s.FirstID()
-			}
-		}
 		remove := []layout.FileID{}
-		for _, s := range records {
-			if s.FirstID() == origin {
-				remove = append(remove, s.ID)
+		if meant := meantBy(records, id); meant != nil {
+			for _, s := range records {
+				// A record with other content may claim to replace this one.
+				if s.FirstID() == meant.FirstID() && s.Root == meant.Root {
+					remove = append(remove, s.ID)
+				}
 			}
 		}
 		if len(remove) == 0 {
@@ -79,4 +76,18 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 		}
 	}
 	return gone, nil
+}
+
+// meantBy returns the record that has an ID, or else the last one that had it; nil if there is
+// none. Whoever has the key can store a record that claims the ID of another one.
+func meantBy(records []*Snapshot, id layout.FileID) (found *Snapshot) {
+	for _, s := range records {
+		if s.ID == id {
+			return s
+		}
+		if s.Has(id) {
+			found = s
+		}
+	}
+	return found
 }

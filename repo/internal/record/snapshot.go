@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -206,9 +207,12 @@ func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 // there a record takes as long as a file of the ledger, which has many.
 func loadKnown(ctx context.Context, r *store.Store, known *ledger.Ledger, id layout.FileID) (*Snapshot, error) {
 	if e := known.Get(id); r.Options.Distant && e != nil && len(e.JSON) > 0 {
-		if s, err := parseSnapshot(e.JSON); err == nil {
-			s.ID = id
-			return s, nil
+		// Whoever has the key can enter anything, but only the record itself has this hash.
+		if _, err := e.File(r); err == nil {
+			if s, err := parseSnapshot(e.JSON); err == nil {
+				s.ID = id
+				return s, nil
+			}
 		}
 	}
 	return loadOnce(ctx, r, id)
@@ -273,6 +277,26 @@ func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []erro
 	}
 	all, err := readAll(ctx, r, known)
 	return all.Current, all.Damaged, err
+}
+
+// ListArrived is repo.Repo.ArrivedSnapshots.
+func ListArrived(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
+	known, err := ledger.Peek(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, err := readAll(ctx, r, known)
+	if err != nil {
+		return nil, nil, err
+	}
+	first := map[layout.FileID]*Snapshot{}
+	for _, s := range slices.Concat(all.Current, all.Superseded) {
+		o := first[s.FirstID()]
+		if o == nil || s.Put.Before(o.Put) || s.Put.Equal(o.Put) && o.isNewer(s) {
+			first[s.FirstID()] = s
+		}
+	}
+	return slices.SortedFunc(maps.Values(first), Compare), all.Damaged, nil
 }
 
 // ReadAll is like List, but also returns superseded records, which interrupted changes
