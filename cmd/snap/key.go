@@ -180,7 +180,7 @@ The key that you have just used is removed only if you confirm that, or with
 --yes.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			r, err := a.openLocked(cmd, repo.LockWrite)
+			r, err := a.openToReplace(cmd)
 			if err != nil {
 				return err
 			}
@@ -250,6 +250,9 @@ func (a *app) removeKey(ctx context.Context, r *repo.Repo, id string, yes bool) 
 // renewKey replaces the key that opened the repository by one of the newest version. It is
 // no error if that fails, since the key still opens the repository.
 func (a *app) renewKey(ctx context.Context, r *repo.Repo) {
+	if a.mayReplace() != nil {
+		return // the old one would stay
+	}
 	k, err := r.RenewKey(ctx)
 	switch {
 	case errors.Is(err, repo.ErrNoKey):
@@ -269,7 +272,7 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			r, err := a.openLocked(cmd, repo.LockWrite)
+			r, err := a.openToReplace(cmd)
 			if err != nil {
 				return err
 			}

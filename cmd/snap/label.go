@@ -70,11 +70,11 @@ func (l *relabeling) run(cmd *cobra.Command, names []string) error {
 	if err := errors.Join(l.filter.checkNames(len(names)), l.filter.check()); err != nil {
 		return err
 	}
-	kind := repo.LockWrite
+	open := l.a.openToReplace
 	if l.dryRun {
-		kind = repo.LockRead
+		open = func(cmd *cobra.Command) (*repo.Repo, error) { return l.a.openLocked(cmd, repo.LockRead) }
 	}
-	r, err := l.a.openLocked(cmd, kind)
+	r, err := open(cmd)
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,23 @@ func (a *app) openLocked(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, er
 	return r, nil
 }
 
+// openToReplace is openLocked for commands that remove what they replace. It fails if the store
+// lets this user remove nothing.
+func (a *app) openToReplace(cmd *cobra.Command) (*repo.Repo, error) {
+	ctx := cmd.Context()
+	r, err := a.open(ctx)
+	if err == nil {
+		err = a.mayReplace()
+	}
+	if err == nil {
+		err = a.takeLock(ctx, r, repo.LockWrite, cmd.CommandPath())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
 // openToList is openLocked for commands that read records only. They need no lock, and in a
 // store far away, it would take as many requests as all the rest.
 func (a *app) openToList(cmd *cobra.Command) (*repo.Repo, error) {
@@ -42,10 +59,15 @@ func (a *app) openToList(cmd *cobra.Command) (*repo.Repo, error) {
 }
 
 // mayRemove fails if the store of the repository has said that it lets this user remove nothing.
-// It would refuse later, after much was read and written in vain.
-func (a *app) mayRemove() error {
+// It would refuse later, after much was read and written in vain, and leave things half done.
+func (a *app) mayRemove() error { return a.mayAlso("removed") }
+
+// mayReplace is mayRemove for commands that store something before they remove what it replaces.
+func (a *app) mayReplace() error { return a.mayAlso("changed") }
+
+func (a *app) mayAlso(do string) error {
 	if backend.IsAppendOnly(a.store) {
-		return advised{fmt.Errorf("nothing was removed: %w", backend.ErrAppendOnly), "run this command on the server itself, with -r and the folder of the repository there, or as a user of it who may remove files"}
+		return advised{fmt.Errorf("nothing was %s: %w", do, backend.ErrAppendOnly), "run this command on the server itself, with -r and the folder of the repository there, or as a user of it who may remove files"}
 	}
 	return nil
 }

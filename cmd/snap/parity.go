@@ -44,6 +44,9 @@ Parity does not replace a copy: if the disk dies, parity dies with it.`,
 				return err
 			}
 			if !statusOnly {
+				if err := a.mayReplace(); err != nil {
+					return err
+				}
 				if err := a.takeLock(ctx, r, repo.LockWrite, cmd.CommandPath()); err != nil {
 					return err
 				}
@@ -124,6 +127,13 @@ func printParity(w io.Writer, out *parityResult) {
 // updateParity makes parity for newly stored files, if the repository has parity. A
 // failure is only a warning.
 func (a *app) updateParity(cmd *cobra.Command, r *repo.Repo) {
+	if a.mayReplace() != nil {
+		// Parity of a few files is replaced when there are more. Here it would pile up.
+		if s, err := parity.Load(cmd.Context(), a.store); err == nil && s.Percent() > 0 {
+			a.remark("parity was not updated, since this user may remove nothing; run \"snap parity\" on the server itself")
+		}
+		return
+	}
 	rep, err := a.refreshParity(cmd, r, 0)
 	if err != nil && cmd.Context().Err() == nil {
 		a.warn("parity was not updated: %v; run \"snap parity\" to try again", err)

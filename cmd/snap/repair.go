@@ -55,6 +55,9 @@ func (a *app) repairing(ctx context.Context, what string, dryRun bool, run func(
 		return err
 	}
 	if !dryRun {
+		if err := a.mayReplace(); err != nil {
+			return err
+		}
 		if err := a.takeLock(ctx, r, repo.LockExclusive, what); err != nil {
 			return err
 		}

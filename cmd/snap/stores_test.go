@@ -166,7 +166,12 @@ func TestRESTStoreAppendOnly(t *testing.T) {
 	}
 	s.run(0, "check", "--read-data")
 	server.Requests()
-	for _, args := range [][]string{{"prune"}, {"forget", "--keep-last", "1"}, {"forget", "--keep-last", "1", "--prune"}} {
+	for _, args := range [][]string{
+		{"prune"}, {"forget", "--keep-last", "1"}, {"forget", "--keep-last", "1", "--prune"},
+		{"tag", "latest", "--add", "kept"}, {"pin", "latest"}, {"unpin", "latest"}, {"note", "latest", "text"},
+		{"key", "remove", "00"}, {"key", "passwd"}, {"parity"}, {"parity", "5%"}, {"parity", "off"},
+		{"repair"}, {"repair", "index"}, {"repair", "packs"}, {"repair", "snapshots"}, {"repair", "config"},
+	} {
 		s.has(s.run(exitRefused, args...), "run this command on the server itself")
 	}
 	for _, r := range server.Requests() {
@@ -174,9 +179,22 @@ func TestRESTStoreAppendOnly(t *testing.T) {
 			t.Errorf("a command that is refused sends %s", r)
 		}
 	}
-	s.run(0, "prune", "--dry-run")
-	s.has(s.run(exitRefused, "tag", "latest", "--add", "kept"), "on the server itself")
+	for _, args := range [][]string{{"prune", "--dry-run"}, {"tag", "latest", "--add", "kept", "--dry-run"}, {"parity", "--status"}, {"repair", "index", "--dry-run"}} {
+		s.run(0, args...)
+	}
 	s.run(0, "check", "--read-data")
+	server.AppendOnly = false
+	s.run(0, "parity", "5%")
+	server.AppendOnly = true
+	server.Requests()
+	folder := s.path("day")
+	s.run(0, "generate", "-q", "--scale", "tiny", "--devices", "1", "--encrypt", "none", "--days", "19", folder+"19")
+	s.has(s.run(0, "import", folder+"19"), "parity was not updated")
+	for _, r := range server.Requests() {
+		if strings.HasPrefix(r, "POST parity/") {
+			t.Errorf("an import sends %s, which nobody removes", r)
+		}
+	}
 }
 
 // A repository in a remote of rclone, which is a folder here.
