@@ -105,6 +105,14 @@ func stranger(resp *http.Response) error {
 	}
 }
 
+// errNotConfirmed returns the error for an answer to a put that does not say what was stored.
+func errNotConfirmed() error {
+	return &backend.TemporaryError{Err: &wire.Error{
+		Text: "the answer does not say that the server has stored these bytes (look for a proxy that answers in its place)",
+		Is:   []error{backend.ErrOutOfReach},
+	}}
+}
+
 // quote returns what a server has said, for the end of a message.
 func quote(resp *http.Response) string {
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))

@@ -178,8 +178,12 @@ func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
 		data = []byte{}
 	}
 	sum := sha256.Sum256(data)
-	headers := http.Header{restapi.SHA256: {hex.EncodeToString(sum[:])}, "Content-Type": {"application/octet-stream"}}
-	_, err := b.client.Do(ctx, http.MethodPost, b.url(name), headers, data)
+	want := hex.EncodeToString(sum[:])
+	headers := http.Header{restapi.SHA256: {want}, "Content-Type": {"application/octet-stream"}}
+	answer, err := b.client.Do(ctx, http.MethodPost, b.url(name), headers, data)
+	if err == nil && answer.Get(restapi.SHA256) != want {
+		err = errNotConfirmed() // perhaps a proxy has answered
+	}
 	if err == nil || backend.Temporary(err) && b.arrived(ctx, name, data) {
 		return nil
 	}

@@ -267,6 +267,38 @@ func TestShortAnswers(t *testing.T) {
 	}
 }
 
+// A proxy that answers a Put in place of the server, with what it knows of the protocol, and stores
+// nothing or a half.
+func TestForgedAnswersToPut(t *testing.T) {
+	t.Parallel()
+	for _, hash := range []string{"", strings.Repeat("0f", 32)} {
+		s := resttest.New()
+		b := create(t, serve(t, s), rest.Options{})
+		half := false
+		s.Before = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			if half {
+				if err := s.Store.Put(t.Context(), "config", []byte("cont")); err != nil && !errors.Is(err, backend.ErrExist) {
+					t.Error(err)
+				}
+			}
+			w.Header().Set(restapi.Version, "1")
+			if hash != "" {
+				w.Header().Set(restapi.SHA256, hash)
+			}
+			return true
+		}
+		for range 2 {
+			if err := b.Put(t.Context(), "config", []byte("content")); !errors.Is(err, backend.ErrOutOfReach) || !backend.Temporary(err) {
+				t.Errorf("Put that a proxy has answered with hash %q, half %v: %v", hash, half, err)
+			}
+			half = true
+		}
+	}
+}
+
 // The answer to a Put is lost after the server has stored the file.
 func TestLostAnswers(t *testing.T) {
 	t.Parallel()

@@ -15,8 +15,8 @@ const (
 	// Modified is when a file was put, by the clock of the server, as RFC 3339 with
 	// nanoseconds. It is in the answer to HEAD and GET of a file.
 	Modified = "Snap-Modified"
-	// SHA256 is the SHA-256 of the body of a PUT, in hex. The server stores nothing if the
-	// body has another.
+	// SHA256 is the SHA-256 of the body of a POST, in hex. The server stores nothing if the
+	// body has another. In the answer, it is the SHA-256 of what the server has stored.
 	SHA256 = "Snap-Sha256"
 	// Reason says in one word why a server refused a request, see the constants below.
 	Reason = "Snap-Reason"

@@ -131,7 +131,8 @@ func (q *request) post() error {
 	if err != nil {
 		return err
 	}
-	if got := sha256.Sum256(data); subtle.ConstantTimeCompare(got[:], want) != 1 {
+	got := sha256.Sum256(data)
+	if subtle.ConstantTimeCompare(got[:], want) != 1 {
 		return badSum("the body has another SHA-256 than its header says; nothing was stored")
 	}
 	name := q.t.full(q.t.name)
@@ -145,6 +146,7 @@ func (q *request) post() error {
 	}
 	kept = true
 	q.locks.put(q.t, q.user)
+	q.w.Header().Set(restapi.SHA256, hex.EncodeToString(got[:]))
 	return q.ok()
 }
 

@@ -163,7 +163,9 @@ func (s *Server) put(ctx context.Context, a *answer, r *http.Request, name strin
 	}
 	if err := s.Store.Put(ctx, name, data); err != nil {
 		a.fail(err)
+		return
 	}
+	a.w.Header().Set(restapi.SHA256, hex.EncodeToString(sum[:]))
 }
 
 func (s *Server) get(ctx context.Context, a *answer, r *http.Request, name string) {
