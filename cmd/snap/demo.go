@@ -41,7 +41,12 @@ real devices, to a repository in a temporary folder. Then the backups of a day
 in the middle are materialized and compared byte by byte, and one is restored to
 a new device. At the end the newest backups are verified, and the restore of one
 is rehearsed without a device. Everything is removed at the end unless --keep is
-given.`,
+given.
+
+With -r, the repository is made there, and stays: in a new or empty folder, or
+at an address ("snap help stores"), to try a store. SNAP_REPOSITORY and the
+configuration file do not count.`,
+		Example: "  snap demo\n  snap demo -r sftp:anna@nas.local:/volume1/demo --scale tiny",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if d.size, err = synthetic.ParseScale(scale); err != nil {
@@ -154,11 +159,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 // connect creates the repository and the devices, and serves the devices on a socket
 // of their own.
 func (d *demo) connect(ctx context.Context) (end func(), err error) {
-	be, err := d.a.createFolder(ctx, filepath.Join(d.dir, "repository"))
-	if err != nil {
-		return nil, err
-	}
-	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, d.a.options); err != nil {
+	if err := d.create(ctx); err != nil {
 		return nil, err
 	}
 	if d.lab, err = lab.New(ctx, lab.Options{Dir: d.dir, Devices: 2, Scale: d.size, Seed: d.seed, Encrypt: synthetic.EncryptAlternate, Clock: d.clock, QuickKeys: true}); err != nil {
@@ -188,6 +189,37 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	}
 	d.host.LockDir = d.dir
 	return end, nil
+}
+
+// create makes the repository.
+func (d *demo) create(ctx context.Context) error {
+	dir := d.repoDir()
+	if err := checkNewFolder(dir); err != nil {
+		return err
+	}
+	be, err := d.a.newStore(ctx, dir)
+	if err == nil && be == nil {
+		if err = checkEmpty(dir); err == nil {
+			be, err = d.a.newFolder(dir)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	opts := d.a.options
+	opts.Distant = isDistant(be)
+	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, opts); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return nil
+}
+
+// repoDir returns the folder or address of the repository.
+func (d *demo) repoDir() string {
+	if d.a.repoDir != "" {
+		return d.a.repoDir
+	}
+	return filepath.Join(d.dir, "repository")
 }
 
 // listenPrivately listens on a socket that only this user can reach: simulated devices
@@ -398,8 +430,8 @@ func (q quietly) Warning(text string)     { q.a.warn("%s", text) }
 func (d *demo) conclude(w io.Writer, res *demoResult) {
 	fmt.Fprintf(w, "\nFull copies of every day would take %s; the encrypted repository takes %s.\n", bytesText(res.CopiedBytes), bytesText(res.StoredBytes))
 	fmt.Fprintf(w, "Every byte of the repository was read and verified. Total time: %.0f seconds.\n", res.Seconds)
-	if d.keep {
-		fmt.Fprintf(w, "\nTo explore it (the password is %q):\n  export SNAP_REPOSITORY=%q\n  snap snapshots\n", demoPassword, filepath.Join(d.dir, "repository"))
+	if d.keep || d.a.repoDir != "" {
+		fmt.Fprintf(w, "\nTo explore it (the password is %q):\n  export SNAP_REPOSITORY=%q\n  snap snapshots\n", demoPassword, d.repoDir())
 	}
 }
 

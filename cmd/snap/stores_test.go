@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -13,7 +14,9 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/backend/proxytest"
+	"github.com/snap-backup/snap/repo/backend/restserver"
 	"github.com/snap-backup/snap/repo/backend/resttest"
 	"github.com/snap-backup/snap/repo/backend/s3test"
 )
@@ -63,6 +66,7 @@ func TestInteropObjectStore(t *testing.T) {
 	s.everything()
 	s.has(s.run(exitUsage, "snapshots", "-o", "s3.connections=0"), "want a number from 1 to 100")
 	s.limited(1 << 20)
+	s.demo()
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 	s.has(s.run(exitError, "snapshots"), "access key")
 }
@@ -104,6 +108,7 @@ func TestInteropSFTPStore(t *testing.T) {
 	s.run(0, "init")
 	s.run(exitUsage, "init", "-r", "sftp:-x:/a")
 	s.everything()
+	s.demo()
 }
 
 // A repository on a server of the REST protocol.
@@ -145,6 +150,13 @@ func TestRESTStore(t *testing.T) {
 	s.run(exitUsage, "snapshots", "-o", "rest.insecure-http=maybe")
 	s.has(s.run(exitError, "snapshots", "-o", "rest.fingerprint=ab"), "64 hex digits")
 	s.showsNothing("hunter2")
+}
+
+// The demo on a server of snap serve.
+func TestRESTStoreDemo(t *testing.T) {
+	h := httptest.NewServer(restserver.New(memory.New(), restserver.Options{Anybody: true, Log: slog.New(slog.DiscardHandler)}))
+	t.Cleanup(h.Close)
+	newStoreRig(t, "rest:"+h.URL+"/phones").demo()
 }
 
 // A server that lets nobody remove files takes backups for a long time, and other commands say
@@ -211,6 +223,7 @@ func TestInteropRcloneStore(t *testing.T) {
 	s.has(s.run(exitNoRepo, "snapshots"), "no repository here")
 	s.run(0, "init")
 	s.everything()
+	s.demo()
 	s.has(s.run(exitError, "snapshots", "-r", "rclone:nothing:phones"), "didn't find section in config file")
 	s.has(s.run(exitError, "snapshots", "-o", "rclone.program=no-such-program"), "rclone.program")
 	s.run(exitUsage, "snapshots", "-o", "rclone.timeout=x")
@@ -241,6 +254,18 @@ func (s *storeRig) showsNothing(text string) {
 			s.t.Errorf("%q is in: %s", text, out)
 		}
 	}
+}
+
+// demo runs the demo beside the repository, and reads what it has left.
+func (s *storeRig) demo() {
+	s.t.Helper()
+	tried := *s
+	tried.address += "-demo"
+	s.has(tried.run(0, "demo", "--scale", "tiny", "--days", "1"), "Every byte of the repository was read and verified")
+	s.t.Setenv("SNAP_PASSWORD", demoPassword)
+	s.has(tried.run(0, "snapshots"), "2 snapshots of 2 devices")
+	tried.run(exitExists, "demo", "--scale", "tiny")
+	s.t.Setenv("SNAP_PASSWORD", "pw")
 }
 
 func newStoreRig(t *testing.T, address string, options ...string) *storeRig {
