@@ -25,7 +25,7 @@ func checkAddress(dir string) error {
 		return nil
 	}
 	return usageError{advised{fmt.Errorf("%s is an address that snap does not open", dir),
-		"snap opens folders, s3:https://HOST/BUCKET, sftp:USER@HOST:/PATH, rest:https://HOST/PATH and rclone:REMOTE:PATH; mount another share or server first, then name the folder where it is mounted"}}
+		"snap opens folders, s3:https://HOST/BUCKET, sftp:USER@HOST:/PATH, rest:https://HOST/PATH (a server that runs \"snap serve\") and rclone:REMOTE:PATH; mount another share or server first, then name the folder where it is mounted"}}
 }
 
 // foreignRepository returns the name of the program whose repository is in a folder, or "".

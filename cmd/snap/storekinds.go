@@ -81,7 +81,7 @@ func storeKinds() []storeKind {
 		},
 		{
 			scheme: "rest:",
-			forms:  [][2]string{{"rest:https://HOST:PORT/PATH", "a server of snap's REST protocol"}},
+			forms:  [][2]string{{"rest:https://HOST:PORT/PATH", "a server that runs \"snap serve\""}},
 			keys: [][2]string{
 				{"rest.ca-file", "a file with certificates, in PEM, that are trusted, too"},
 				{"rest.client-cert", "a file with a certificate of this computer, in PEM"},
@@ -353,6 +353,9 @@ The keys of an object store come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
 and AWS_SESSION_TOKEN, from ~/.aws, or from the role of the machine. They are
 never part of an address. SFTP uses the keys, the agent and the settings of your
 ssh, and rclone its own configuration.
+
+"snap serve" is the server for rest: on a NAS or at a friend's, it offers a
+folder to other computers, and can keep them from removing backups.
 
 The user and password of a server come from SNAP_REST_USER and
 SNAP_REST_PASSWORD, or from an address rest:https://USER:PASSWORD@HOST/PATH, in
