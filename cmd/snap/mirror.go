@@ -112,6 +112,10 @@ func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, che
 		return err
 	}
 	defer done()
+	if !opts.DryRun && (!check || opts.Heal) && backend.IsAppendOnly(target) {
+		return advised{fmt.Errorf("%s: nothing was copied, since a mirror also removes files: %w", folder, backend.ErrAppendOnly),
+			"make a repository there and use \"snap copy\"; or run \"snap mirror\" as a user who may remove files"}
+	}
 	phase := "copying"
 	if check {
 		phase = "reading the mirror"

@@ -195,6 +195,8 @@ func TestRESTStoreAppendOnly(t *testing.T) {
 		s.run(0, args...)
 	}
 	s.run(0, "check", "--read-data")
+	s.run(0, "mirror", s.path("drive"))
+	s.has(s.run(exitRefused, "mirror", "-r", s.path("drive"), s.address), "snap copy")
 	server.AppendOnly = false
 	s.run(0, "parity", "5%")
 	server.AppendOnly = true
