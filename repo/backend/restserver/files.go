@@ -141,6 +141,9 @@ func (q *request) post() error {
 		return err
 	}
 	defer release()
+	if err := q.baseExists(); err != nil {
+		return err
+	}
 	if err := q.store.Put(q.Context(), name, data); err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ func (q *request) list(ranged bool) error {
 	} else {
 		err = q.listFolder(out.add)
 	}
+	if err == nil && out.entries == 0 {
+		err = q.baseExists()
+	}
 	if err != nil {
 		return err
 	}

@@ -195,7 +195,11 @@ func (q *request) serve() error {
 	if q.opts.AppendOnly(q.user) {
 		q.w.Header().Set(restapi.AppendOnly, "true")
 	}
-	return q.dispatch(wholeBase)
+	err = q.dispatch(wholeBase)
+	if errors.Is(err, backend.ErrNotExist) {
+		err = errors.Join(q.baseExists(), err)
+	}
+	return err
 }
 
 func (q *request) dispatch(wholeBase bool) error {
@@ -247,9 +251,10 @@ func (q *request) create() error {
 	return q.ok()
 }
 
-// headBase tells whether the folder of a repository exists. In a store without folders,
-// every folder exists.
-func (q *request) headBase() error {
+// baseExists returns an error if the folder of the repository is missing. Perhaps its disk is not
+// connected: then nothing is known about files, and none may be put where the disk should be. In a
+// store without folders, every folder exists.
+func (q *request) baseExists() error {
 	if f, ok := q.store.(backend.Folders); ok && q.t.base != "" {
 		has, err := f.HasFolder(q.Context(), q.t.base+"/")
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
@@ -258,6 +263,14 @@ func (q *request) headBase() error {
 		if err == nil && !has {
 			return &refusal{status: http.StatusNotFound, reason: restapi.ReasonNoFolder, text: "the folder of the repository does not exist"}
 		}
+	}
+	return nil
+}
+
+// headBase tells whether the folder of a repository exists.
+func (q *request) headBase() error {
+	if err := q.baseExists(); err != nil {
+		return err
 	}
 	free, known, err := q.free()
 	if err != nil {

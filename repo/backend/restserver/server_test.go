@@ -653,10 +653,38 @@ func TestFoldersThatOthersUse(t *testing.T) {
 			t.Errorf("%s: %s", path, got)
 		}
 	}
-	for _, path := range []string{"/phones/?after=keys0&before=", "/phones/nothing/", "/other/"} {
+	for _, path := range []string{"/phones/?after=keys0&before=", "/phones/nothing/"} {
 		if got := strings.TrimSpace(ask(s, http.MethodGet, path, nil, nil).Body.String()); got != "[]" {
 			t.Errorf("%s: %s", path, got)
 		}
+	}
+}
+
+// If the disk of a repository is not connected, nothing is said about its files, and none is put
+// in its place.
+func TestDiskIsNotConnected(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	be, err := local.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer be.Close()
+	s := New(be, quiet())
+	expect(t, ask(s, http.MethodPost, "/phones/?create=true", nil, nil), 200, "")
+	expect(t, ask(s, http.MethodPost, "/phones/keys/x", []byte("x"), nil), 200, "")
+	if err := os.Rename(filepath.Join(dir, "phones"), filepath.Join(dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range [][2]string{
+		{http.MethodHead, "/phones/"}, {http.MethodGet, "/phones/"}, {http.MethodGet, "/phones/?after=&before="}, {http.MethodGet, "/phones/keys/"},
+		{http.MethodHead, "/phones/keys/x"}, {http.MethodGet, "/phones/keys/x"}, {http.MethodDelete, "/phones/keys/x"}, {http.MethodGet, "/other/"},
+	} {
+		expect(t, ask(s, r[0], r[1], nil, nil), 404, restapi.ReasonNoFolder)
+	}
+	expect(t, ask(s, http.MethodPost, "/phones/keys/y", []byte("y"), nil), 404, restapi.ReasonNoFolder)
+	if _, err := os.Stat(filepath.Join(dir, "phones")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder was made anew: %v", err)
 	}
 }
 
