@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
@@ -45,8 +46,8 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 		remove := []layout.FileID{}
 		if meant := meantBy(records, id); meant != nil {
 			for _, s := range records {
-				// A record with other content may claim to replace this one.
-				if s.FirstID() == meant.FirstID() && s.Root == meant.Root {
+				// A record of another backup may claim to replace this one.
+				if s.FirstID() == meant.FirstID() && s.isSameBackup(meant) {
 					remove = append(remove, s.ID)
 				}
 			}
@@ -76,6 +77,20 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 		}
 	}
 	return gone, nil
+}
+
+// isSameBackup reports whether two records, one of which claims to replace the other, differ in
+// labels only.
+func (s *Snapshot) isSameBackup(o *Snapshot) bool {
+	return s.Root == o.Root && s.statedTime().Equal(o.statedTime()) && SameDevice(s.Device.UDID, o.Device.UDID)
+}
+
+// statedTime returns the time of the backup as the record has it.
+func (s *Snapshot) statedTime() time.Time {
+	if s.stated != nil {
+		return s.stated.time
+	}
+	return s.Time
 }
 
 // meantBy returns the record that has an ID, or else the last one that had it; nil if there is
