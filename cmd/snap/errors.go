@@ -22,6 +22,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/internal/abandoned"
 	"github.com/snap-backup/snap/internal/keyring"
+	"github.com/snap-backup/snap/look"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
@@ -157,6 +158,10 @@ var contentCauses = []kind{
 	{is(ingest.ErrUnreadable), exitError, "no snapshot was made; check who owns the folder, whether the disk fails and, on macOS, whether the terminal has Full Disk Access (System Settings, Privacy & Security)"},
 	{is(ingest.ErrIncomplete), exitIncomplete, "no snapshot was made; let the backup finish and try again"},
 	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password"},
+	{is(look.ErrLocked), exitLocked, `give the backup password with SNAP_BACKUP_PASSWORD, or keep it with "snap device password set DEVICE"`},
+	{is(look.ErrNotDecrypted), exitLocked, `"snap show SNAPSHOT" may say why; set SNAP_BACKUP_PASSWORD to try the backup password`},
+	{is(look.ErrNoFile), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
+	{is(errBinary), exitUsage, "nothing of it is lost: write it to a file with > FILE, or to a program with |"},
 	{is(mobilesync.ErrDeadLink), exitNoBackup, "connect the disk that the link leads to, or remove the link"},
 	{is(mobilesync.ErrNoManifest), exitNoBackup, "back up the device again, or move the folder away"},
 	{is(mobilesync.ErrNoBackup), exitNoBackup, "name the folder that has Manifest.plist, or a folder of such folders"},

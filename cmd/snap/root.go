@@ -142,6 +142,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 			a.noLockFlag(a.snapshotsCommand()),
 			a.noLockFlag(a.showCommand()),
 			a.noLockFlag(a.lsCommand()),
+			a.noLockFlag(a.dumpCommand()),
 			a.noLockFlag(a.diffCommand()),
 			a.noLockFlag(a.statsCommand()),
 			a.noLockFlag(a.catCommand()),

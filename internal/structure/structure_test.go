@@ -38,6 +38,7 @@ var layers = [][]string{
 	{"device/catalog", "device/judge", "device/stored"},
 	{"device/ingest", "device/verify"},
 	{"device/ingest/...", "device/materialize", "device/restore"},
+	{"look/..."},
 	{"device/host"},
 	{"device/simulator/..."},
 	{"device/drill/..."},
@@ -82,6 +83,7 @@ var libraryUsers = []struct {
 	users   []string
 }{
 	{"github.com/BurntSushi/toml", []string{"config"}},
+	{"github.com/bmatcuk/doublestar", []string{"look"}},
 	{"github.com/danielpaulus/go-ios", []string{"device/protocol/stream"}},
 	{"github.com/godbus/dbus", []string{"internal/keyring"}},
 	{"github.com/klauspost/compress", []string{"bench", "pack/...", "repo/repotest"}},
