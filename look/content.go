@@ -47,12 +47,12 @@ func (f *File) open(ctx context.Context) (*Content, error) {
 		return nil, err
 	}
 	e := &f.Entry
-	reader, err := f.v.r.NewContentReader(ctx, &e.Content)
+	reader, err := f.rd.repo.NewContentReader(ctx, &e.Content)
 	if err != nil {
 		return nil, err
 	}
 	if !encrypted {
-		return &Content{io.NewSectionReader(reader, 0, reader.Size()), func(w io.Writer) error { return f.v.r.WriteContent(ctx, w, &e.Content) }}, nil
+		return &Content{io.NewSectionReader(reader, 0, reader.Size()), func(w io.Writer) error { return f.rd.repo.WriteContent(ctx, w, &e.Content) }}, nil
 	}
 	plain, size, err := keybag.DecrypterAt(reader, reader.Size(), key)
 	if errors.Is(err, keybag.ErrPadding) {
@@ -66,11 +66,11 @@ func (f *File) open(ctx context.Context) (*Content, error) {
 
 // fileKey returns the key that the stored content is encrypted with, if it is encrypted.
 func (f *File) fileKey(ctx context.Context) (key keybag.FileKey, encrypted bool, err error) {
-	e, s := &f.Entry, f.v.Snapshot
+	e, s := &f.Entry, f.rd.Snapshot
 	if e.Encryption != nil || e.Content.Size == 0 || !s.Encrypted || !isBlobPath(e.Path) && e.Path != mobilesync.ManifestDB {
 		return key, false, nil
 	}
-	b, records, err := f.v.rows(ctx)
+	b, records, err := f.rd.rows(ctx)
 	if err != nil {
 		return key, false, err
 	}

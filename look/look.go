@@ -46,10 +46,10 @@ var (
 // and leaves the backup locked.
 type Unlock func(ctx context.Context, b *mobilesync.Backup) error
 
-// View is a snapshot to look into. Several goroutines may use it.
-type View struct {
+// Reader is a snapshot to look into. Several goroutines may use it.
+type Reader struct {
 	Snapshot *repo.Snapshot
-	r        *repo.Repo
+	repo     *repo.Repo
 	unlock   Unlock
 
 	mu      sync.Mutex
@@ -59,22 +59,22 @@ type View struct {
 	failed  error
 }
 
-// Open returns a view of a snapshot; it reads nothing yet. The repository's index must
+// Open returns a reader of a snapshot; it reads nothing yet. The repository's index must
 // have been loaded. unlock may be nil; it is called at most once, and only for what
-// cannot be read without the backup password. The caller closes the View.
-func Open(r *repo.Repo, s *repo.Snapshot, unlock Unlock) *View {
-	return &View{Snapshot: s, r: r, unlock: unlock}
+// cannot be read without the backup password. The caller closes the Reader.
+func Open(r *repo.Repo, s *repo.Snapshot, unlock Unlock) *Reader {
+	return &Reader{Snapshot: s, repo: r, unlock: unlock}
 }
 
 // Close forgets keys.
-func (v *View) Close() error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.backup == nil {
+func (rd *Reader) Close() error {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	if rd.backup == nil {
 		return nil
 	}
-	b := v.backup
-	v.backup, v.records, v.failed = nil, nil, errors.New("the view is closed")
+	b := rd.backup
+	rd.backup, rd.records, rd.failed = nil, nil, errors.New("the reader is closed")
 	return b.Close()
 }
 
@@ -87,23 +87,23 @@ func Locked(s *repo.Snapshot) bool {
 
 // rows opens the snapshot as a backup and reads the rows of its manifest. Most snapshots
 // can be read without. records is nil if the backup is still locked or has no rows.
-func (v *View) rows(ctx context.Context) (*stored.Backup, *manifest.Records, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !v.opened {
-		v.backup, v.records, v.failed = v.readRows(ctx)
-		v.opened = ctx.Err() == nil
+func (rd *Reader) rows(ctx context.Context) (*stored.Backup, *manifest.Records, error) {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	if !rd.opened {
+		rd.backup, rd.records, rd.failed = rd.readRows(ctx)
+		rd.opened = ctx.Err() == nil
 	}
-	return v.backup, v.records, v.failed
+	return rd.backup, rd.records, rd.failed
 }
 
-func (v *View) readRows(ctx context.Context) (*stored.Backup, *manifest.Records, error) {
-	b, err := stored.Open(ctx, v.r, v.Snapshot)
+func (rd *Reader) readRows(ctx context.Context) (*stored.Backup, *manifest.Records, error) {
+	b, err := stored.Open(ctx, rd.repo, rd.Snapshot)
 	if err != nil {
 		return nil, nil, err
 	}
-	if v.unlock != nil && b.Encrypted() {
-		err = v.unlock(ctx, b.Backup)
+	if rd.unlock != nil && b.Encrypted() {
+		err = rd.unlock(ctx, b.Backup)
 	}
 	var records *manifest.Records
 	if err == nil && b.Readable() {
@@ -124,7 +124,7 @@ type File struct {
 	Size         int64      // bytes on the device; a few too many if it is not known
 	ModTime      time.Time  // on the device if that is known, otherwise in the backup folder
 	Entry        tree.Entry // in the snapshot
-	v            *View
+	rd           *Reader
 }
 
 // FullName returns DOMAIN/NAME or, without a domain, the path in the backup folder.
@@ -138,8 +138,8 @@ func fullName(domain, name, path string) string {
 }
 
 // named returns the file of an entry that has its names.
-func (v *View) named(e *tree.Entry) File {
-	return File{Domain: e.Domain, Name: e.Name, Path: e.Path, Size: e.Content.Size, ModTime: modTime(e), Entry: *e, v: v}
+func (rd *Reader) named(e *tree.Entry) File {
+	return File{Domain: e.Domain, Name: e.Name, Path: e.Path, Size: e.Content.Size, ModTime: modTime(e), Entry: *e, rd: rd}
 }
 
 func modTime(e *tree.Entry) time.Time {
@@ -152,15 +152,15 @@ func modTime(e *tree.Entry) time.Time {
 // Files returns the files that match any of the patterns, in the order of their domains
 // and names; nil patterns match all files. If the repository has lost a part of the file
 // list, there is an error for that part, and the rest follows if the caller goes on.
-func (v *View) Files(ctx context.Context, p *Patterns) iter.Seq2[File, error] {
-	if Locked(v.Snapshot) {
-		return v.lockedFiles(ctx, p)
+func (rd *Reader) Files(ctx context.Context, p *Patterns) iter.Seq2[File, error] {
+	if Locked(rd.Snapshot) {
+		return rd.lockedFiles(ctx, p)
 	}
 	return func(yield func(File, error) bool) {
-		w := walker{load: v.r.Chunk, patterns: p}
+		w := walker{load: rd.repo.Chunk, patterns: p}
 		w.leaf = func(leaf *tree.Node) error {
 			for i := range leaf.Entries {
-				if e := &leaf.Entries[i]; e.Kind == tree.File && p.Match(e.Domain, e.Name, e.Path) && !yield(v.named(e), nil) {
+				if e := &leaf.Entries[i]; e.Kind == tree.File && p.Match(e.Domain, e.Name, e.Path) && !yield(rd.named(e), nil) {
 					return errStop
 				}
 			}
@@ -172,7 +172,7 @@ func (v *View) Files(ctx context.Context, p *Patterns) iter.Seq2[File, error] {
 			}
 			return nil
 		}
-		if err := w.walk(ctx, v.Snapshot.Root, -1, nil); err != nil && !errors.Is(err, errStop) {
+		if err := w.walk(ctx, rd.Snapshot.Root, -1, nil); err != nil && !errors.Is(err, errStop) {
 			yield(File{}, err)
 		}
 	}
@@ -183,11 +183,11 @@ var errStop = errors.New("stop")
 
 // lockedFiles is Files for a snapshot that was stored locked. The entries of its tree are
 // in the order of their hashes, so it collects the files before it returns the first.
-func (v *View) lockedFiles(ctx context.Context, p *Patterns) iter.Seq2[File, error] {
+func (rd *Reader) lockedFiles(ctx context.Context, p *Patterns) iter.Seq2[File, error] {
 	return func(yield func(File, error) bool) {
-		b, records, err := v.rows(ctx)
+		b, records, err := rd.rows(ctx)
 		if err == nil && records == nil {
-			err = fmt.Errorf("snapshot %s: %w", v.Snapshot.ID.Short(), ErrLocked)
+			err = fmt.Errorf("snapshot %s: %w", rd.Snapshot.ID.Short(), ErrLocked)
 		}
 		if err != nil {
 			yield(File{}, err)
@@ -195,9 +195,9 @@ func (v *View) lockedFiles(ctx context.Context, p *Patterns) iter.Seq2[File, err
 		}
 		var files []File
 		var lost []error
-		err = v.r.WalkAll(ctx, v.Snapshot, func(e *tree.Entry) error {
+		err = rd.repo.WalkAll(ctx, rd.Snapshot, func(e *tree.Entry) error {
 			if e.Kind == tree.File {
-				if f := v.withRow(e, b, records); p.Match(f.Domain, f.Name, f.Path) {
+				if f := rd.withRow(e, b, records); p.Match(f.Domain, f.Name, f.Path) {
 					files = append(files, f)
 				}
 			}
@@ -223,8 +223,8 @@ func (v *View) lockedFiles(ctx context.Context, p *Patterns) iter.Seq2[File, err
 func (f *File) key() tree.Key { return tree.Key{Domain: f.Domain, Name: f.Name, Path: f.Path} }
 
 // withRow returns the file of an entry, with the names that the manifest has for it.
-func (v *View) withRow(e *tree.Entry, b *stored.Backup, records *manifest.Records) File {
-	f := v.named(e)
+func (rd *Reader) withRow(e *tree.Entry, b *stored.Backup, records *manifest.Records) File {
+	f := rd.named(e)
 	if at := b.File(e, records); at.Row >= 0 {
 		rec := records.At(at.Row)
 		f.Domain, f.Name = rec.Domain, rec.RelativePath
@@ -241,74 +241,74 @@ func (v *View) withRow(e *tree.Entry, b *stored.Backup, records *manifest.Record
 // File returns the file that a text names: DOMAIN/NAME, the path in the backup folder, or
 // the 40 digits that name its blob. The error is ErrNoFile if there is none, and ErrLocked
 // if only the backup password could tell.
-func (v *View) File(ctx context.Context, text string) (File, error) {
-	f, err := v.find(ctx, text)
+func (rd *Reader) File(ctx context.Context, text string) (File, error) {
+	f, err := rd.find(ctx, text)
 	if err != nil {
-		return File{}, fmt.Errorf("%q in snapshot %s: %w", text, v.Snapshot.ID.Short(), err)
+		return File{}, fmt.Errorf("%q in snapshot %s: %w", text, rd.Snapshot.ID.Short(), err)
 	}
 	return f, nil
 }
 
-func (v *View) find(ctx context.Context, text string) (File, error) {
+func (rd *Reader) find(ctx context.Context, text string) (File, error) {
 	domain, name, inside := strings.Cut(text, "/")
 	if domain == "" {
 		return File{}, ErrNoFile
 	}
 	if ids := paths(text); len(ids) > 1 || isBlobPath(text) || !inside {
-		if f, err := v.findKeys(ctx, "", "", ids...); !errors.Is(err, ErrNoFile) {
+		if f, err := rd.findKeys(ctx, "", "", ids...); !errors.Is(err, ErrNoFile) {
 			return f, err
 		}
-		return v.first(ctx, onPaths(ids))
+		return rd.first(ctx, onPaths(ids))
 	}
 	sum := blob.ID(sha1.Sum([]byte(domain + "-" + name)))
 	byID := []string{sum.Path(false), sum.Path(true)}
-	f, err := v.findKeys(ctx, domain, name, byID...)
+	f, err := rd.findKeys(ctx, domain, name, byID...)
 	if errors.Is(err, ErrNoFile) {
-		f, err = v.findKeys(ctx, "", "", text)
+		f, err = rd.findKeys(ctx, "", "", text)
 	}
-	if errors.Is(err, ErrNoFile) && Locked(v.Snapshot) {
-		return v.findLocked(ctx, byID)
+	if errors.Is(err, ErrNoFile) && Locked(rd.Snapshot) {
+		return rd.findLocked(ctx, byID)
 	}
 	if errors.Is(err, ErrNoFile) {
-		return v.first(ctx, Exactly(domain, name)) // the name of its blob is not that of others
+		return rd.first(ctx, Exactly(domain, name)) // the name of its blob is not that of others
 	}
 	return f, err
 }
 
 // findKeys finds the file with one of these keys.
-func (v *View) findKeys(ctx context.Context, domain, name string, paths ...string) (File, error) {
+func (rd *Reader) findKeys(ctx context.Context, domain, name string, paths ...string) (File, error) {
 	for _, path := range paths {
-		e, err := v.r.Find(ctx, v.Snapshot, tree.Key{Domain: domain, Name: name, Path: path})
+		e, err := rd.repo.Find(ctx, rd.Snapshot, tree.Key{Domain: domain, Name: name, Path: path})
 		if err != nil {
 			return File{}, err
 		}
 		if e != nil && e.Kind == tree.File {
-			return v.named(e), nil
+			return rd.named(e), nil
 		}
 	}
 	return File{}, ErrNoFile
 }
 
 // first returns the first file that matches.
-func (v *View) first(ctx context.Context, p *Patterns) (File, error) {
-	for f, err := range v.Files(ctx, p) {
+func (rd *Reader) first(ctx context.Context, p *Patterns) (File, error) {
+	for f, err := range rd.Files(ctx, p) {
 		return f, err
 	}
 	return File{}, ErrNoFile
 }
 
 // findLocked finds a blob in a snapshot that was stored locked, if the manifest lists it.
-func (v *View) findLocked(ctx context.Context, paths []string) (File, error) {
-	b, records, err := v.rows(ctx)
+func (rd *Reader) findLocked(ctx context.Context, paths []string) (File, error) {
+	b, records, err := rd.rows(ctx)
 	if err == nil && records == nil {
 		err = ErrLocked
 	}
 	if err != nil {
 		return File{}, err
 	}
-	f, err := v.findKeys(ctx, "", "", paths...)
+	f, err := rd.findKeys(ctx, "", "", paths...)
 	if err == nil {
-		f = v.withRow(&f.Entry, b, records)
+		f = rd.withRow(&f.Entry, b, records)
 	}
 	return f, err
 }

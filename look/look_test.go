@@ -137,7 +137,7 @@ func TestFilesOfEveryKindOfSnapshot(t *testing.T) {
 
 // same checks that a file is found by each of its names, and that WriteTo and ReadAt give
 // the same bytes as Read.
-func same(ctx context.Context, t *testing.T, v *View, f *File, all []byte) {
+func same(ctx context.Context, t *testing.T, v *Reader, f *File, all []byte) {
 	t.Helper()
 	for _, text := range []string{f.FullName(), f.Path} {
 		g, err := v.File(ctx, text)

@@ -29,6 +29,7 @@ type pattern struct {
 	deep bool // without a slash: for an element of any depth
 	// exact patterns stand for themselves. Those of paths are for files of any domain.
 	exact, path  bool
+	top          bool // only files without a domain
 	domain, name string
 	// literal is the beginning of the text that has no signs. Names that match begin with
 	// it.
@@ -70,6 +71,17 @@ func ParsePatterns(texts []string, fold bool) (*Patterns, error) {
 	return p, nil
 }
 
+// Named returns the pattern of the file that a text names; see Reader.File.
+func Named(text string) *Patterns {
+	if ids := paths(text); len(ids) > 1 || isBlobPath(text) {
+		return onPaths(ids)
+	}
+	domain, name, _ := strings.Cut(text, "/")
+	p := Exactly(domain, name)
+	p.list = append(p.list, pattern{exact: true, path: true, top: true, text: text})
+	return p
+}
+
 // Exactly returns the pattern of one file.
 func Exactly(domain, name string) *Patterns {
 	return &Patterns{list: []pattern{{exact: true, domain: domain, name: name, literal: domain + "/" + name}}}
@@ -94,7 +106,7 @@ func (p *Patterns) Match(domain, name, path string) bool {
 	for i := range p.list {
 		one := &p.list[i]
 		if one.exact {
-			if one.path && one.text == path || !one.path && one.domain == domain && one.name == name {
+			if one.path && one.text == path && !(one.top && domain != "") || !one.path && one.domain == domain && one.name == name {
 				return true
 			}
 			continue
@@ -153,7 +165,7 @@ func (p *Patterns) within(first, next *tree.Key) bool {
 
 func (one *pattern) within(first, next *tree.Key) bool {
 	if one.literal == "" {
-		return true
+		return !one.top || first.Domain == ""
 	}
 	domain, name, inside := strings.Cut(one.literal, "/")
 	if !inside {

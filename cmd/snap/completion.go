@@ -68,7 +68,7 @@ func (a *app) completeArgs(words []string) cobra.CompletionFunc {
 		}
 		if has("DEVICE") {
 			c := connectedDevices
-			if name := cmd.CommandPath(); name == "snap snapshots" || name == "snap verify" || strings.HasPrefix(name, "snap device password") {
+			if name := cmd.CommandPath(); name == "snap snapshots" || name == "snap verify" || name == "snap history" || strings.HasPrefix(name, "snap device password") {
 				c = storedDevices
 			}
 			list = append(list, c)
@@ -202,6 +202,9 @@ func storedFiles(ctx context.Context, a *app, _ *cobra.Command, args []string, t
 		return nil
 	}
 	found, _, err := r.FindIndexed(ctx, a.spec(args[0]))
+	if err != nil { // it may be a device
+		found, _, err = r.FindIndexed(ctx, "latest:"+a.deviceName(args[0]))
+	}
 	if err != nil {
 		return nil
 	}

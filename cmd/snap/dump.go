@@ -38,11 +38,11 @@ Bytes that a terminal could obey are not written to one: use > FILE.`,
 			if offset < 0 || length < 0 {
 				return usageError{errors.New("--offset and --length take numbers from 0 on")}
 			}
-			v, closeView, err := a.openView(cmd, argv[0], source)
+			v, closeLook, err := a.openLook(cmd, argv[0], source)
 			if err != nil {
 				return err
 			}
-			defer closeView()
+			defer closeLook()
 			f, err := v.File(cmd.Context(), argv[1])
 			if err != nil {
 				return err

@@ -13,13 +13,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// openView opens a snapshot to look into it. The caller calls close.
-func (a *app) openView(cmd *cobra.Command, spec string, source backupPassword) (v *look.View, closeView func(), err error) {
+// openLook opens a snapshot to look into it. The caller calls close.
+func (a *app) openLook(cmd *cobra.Command, spec string, source backupPassword) (v *look.Reader, closeLook func(), err error) {
 	r, found, err := a.openToRead(cmd, spec)
 	if err != nil {
 		return nil, nil, err
 	}
-	u, err := a.newViewUnlocker(cmd.Context(), r, source)
+	u, err := a.newLookUnlocker(cmd.Context(), r, source)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -27,35 +27,40 @@ func (a *app) openView(cmd *cobra.Command, spec string, source backupPassword) (
 	return v, func() { v.Close(); u.close() }, nil
 }
 
-// viewUnlocker unlocks snapshots to look into them: with the given password, with those
+// lookUnlocker unlocks snapshots to look into them: with the given password, with those
 // that the repository keeps, or with one that a person types.
-type viewUnlocker struct {
+type lookUnlocker struct {
 	bagOpener
-	a *app
+	a       *app
+	refused map[[32]byte]bool // keybags whose password nobody wanted to type
 }
 
-func (a *app) newViewUnlocker(ctx context.Context, r *repo.Repo, source backupPassword) (*viewUnlocker, error) {
+func (a *app) newLookUnlocker(ctx context.Context, r *repo.Repo, source backupPassword) (*lookUnlocker, error) {
 	given, err := source.toTry(ctx, a)
-	return &viewUnlocker{bagOpener{r: r, given: given, keys: map[[32]byte]*keybag.Keys{}}, a}, err
+	return &lookUnlocker{bagOpener{r: r, given: given, keys: map[[32]byte]*keybag.Keys{}}, a, map[[32]byte]bool{}}, err
 }
 
 // unlock unlocks a backup. It leaves the backup locked if no password is known.
-func (u *viewUnlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
+func (u *lookUnlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	err := u.bagOpener.unlock(ctx, b)
 	if errors.Is(err, mobilesync.ErrNotUnlockable) {
 		return fmt.Errorf("%w: %w", look.ErrLocked, err)
 	}
-	if err != nil || b.Unlocked() {
+	bag := sha256.Sum256(b.KeyBag())
+	if err != nil || b.Unlocked() || u.refused[bag] {
 		return err
 	}
 	if u.given != nil {
 		return wrongBackupPassword{b.Device().Name}
 	}
-	return u.ask(ctx, b)
+	if err = u.ask(ctx, b); err == nil {
+		u.refused[bag] = !b.Unlocked()
+	}
+	return err
 }
 
 // ask asks a person, who has some tries. An empty answer leaves the backup locked.
-func (u *viewUnlocker) ask(ctx context.Context, b *mobilesync.Backup) error {
+func (u *lookUnlocker) ask(ctx context.Context, b *mobilesync.Backup) error {
 	name := b.Device().Name
 	for try := 1; u.a.canAsk() && !u.a.neverAsk; try++ {
 		password, err := u.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(name)), oldBackupPassword)

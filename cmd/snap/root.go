@@ -142,6 +142,8 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 			a.noLockFlag(a.snapshotsCommand()),
 			a.noLockFlag(a.showCommand()),
 			a.noLockFlag(a.lsCommand()),
+			a.noLockFlag(a.findCommand()),
+			a.noLockFlag(a.historyCommand()),
 			a.noLockFlag(a.dumpCommand()),
 			a.noLockFlag(a.diffCommand()),
 			a.noLockFlag(a.statsCommand()),

@@ -74,7 +74,7 @@ func (e outputError) isPipe() bool { return errors.Is(e.cause, syscall.EPIPE) }
 func changesNothing(command string) bool {
 	first, _, _ := strings.Cut(command, " ")
 	switch first {
-	case "devices", "snapshots", "show", "ls", "dump", "diff", "stats", "cat", "check", "simulate", "version", "help", "completion", "":
+	case "devices", "snapshots", "show", "ls", "find", "history", "dump", "diff", "stats", "cat", "check", "simulate", "version", "help", "completion", "":
 		return true
 	}
 	return command == "key list" || command == "device info" || command == "config show" || command == "config check"

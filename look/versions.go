@@ -1,0 +1,307 @@
+package look
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// Change says how a file differs from the snapshot before.
+type Change string
+
+// The changes.
+const (
+	Added   Change = "added"   // it was not there in the snapshot before, or there is none before
+	Changed Change = "changed" // it has other content
+	Same    Change = "same"
+	Gone    Change = "gone" // it was there in the snapshot before
+	Back    Change = "back" // it was gone before
+)
+
+// Version is what consecutive snapshots of a device hold of one file: the same content, or
+// that it is gone.
+type Version struct {
+	Change      Change
+	Size        int64
+	ModTime     time.Time        // in First
+	First, Last *repo.Snapshot   // the first and the last of the snapshots
+	Snapshots   []*repo.Snapshot // all of them
+
+	content tree.Content
+	at      int // the number of First among all snapshots
+}
+
+// Versions are the versions of one file of a device, oldest first.
+type Versions struct {
+	Domain, Name, Path string
+	List               []Version
+}
+
+// FullName returns DOMAIN/NAME or, without a domain, the path in the backup folder.
+func (v *Versions) FullName() string { return fullName(v.Domain, v.Name, v.Path) }
+
+// last returns the last version.
+func (v *Versions) last() *Version { return &v.List[len(v.List)-1] }
+
+// Finder finds versions of files over the snapshots of one device. It reads what
+// snapshots have in common only once.
+type Finder struct {
+	r        *repo.Repo
+	patterns *Patterns
+	from, to time.Time // bounds of the time of a file; zero for none
+	parts    map[chunk.ID]*part
+	files    map[[2]string]*Versions // by domain and name
+	leaves   []*leaf                 // of the snapshot that was added last
+	all      []*repo.Snapshot        // that were added
+}
+
+// NewFinder returns a finder of the files that match. from and to, unless zero, limit
+// the times of the files.
+func NewFinder(r *repo.Repo, p *Patterns, from, to time.Time) *Finder {
+	return &Finder{r: r, patterns: p, from: from, to: to, parts: map[chunk.ID]*part{}, files: map[[2]string]*Versions{}}
+}
+
+// part is what matches in a node and below.
+type part struct {
+	leaves      []*leaf
+	lost        []error
+	first, last tree.Key // of the nodes with matches
+}
+
+// leaf has the matching entries of a leaf of a tree, or of a snapshot that was stored
+// locked. Trees that have the same leaf have the same *leaf.
+type leaf struct{ found []found }
+
+// found is one file of a snapshot.
+type found struct {
+	domain, name, path string
+	size               int64
+	modTime            time.Time
+	content            tree.Content
+}
+
+// Add adds the next snapshot of the device, which must not be older than those added
+// before. lost is called for each part of the file list that the repository has lost;
+// files of such a snapshot do not count as gone. The error is ErrLocked if the snapshot was
+// stored locked and is not unlocked; then it is left out.
+func (f *Finder) Add(ctx context.Context, v *Reader, lost func(error)) error {
+	var p *part
+	var err error
+	if Locked(v.Snapshot) {
+		p, err = f.locked(ctx, v)
+	} else {
+		p, err = f.part(ctx, v.Snapshot.Root, -1, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", v.Snapshot.ID.Short(), err)
+	}
+	for _, err := range p.lost {
+		lost(fmt.Errorf("snapshot %s: %w", v.Snapshot.ID.Short(), err))
+	}
+	f.advance(v.Snapshot, p)
+	return nil
+}
+
+// part returns what matches below a node, from memory if it is known.
+func (f *Finder) part(ctx context.Context, id chunk.ID, above int, next *tree.Key) (*part, error) {
+	if p := f.parts[id]; p != nil {
+		return p, nil
+	}
+	p := &part{}
+	n, err := loadNode(ctx, f.r.Chunk, id, above)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, repo.ErrDamaged):
+		p.lost = append(p.lost, err)
+	case err != nil:
+		return nil, err
+	case n.Level == 0:
+		f.match(p, n)
+	default:
+		err = eachChild(n, f.patterns, next, func(c *tree.Child, next *tree.Key) error {
+			below, err := f.part(ctx, c.ID, int(n.Level), next)
+			if err != nil {
+				return err
+			}
+			p.add(c.ID, below)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	f.parts[id] = p
+	return p, nil
+}
+
+// maxLost bounds how many lost parts of one file list are named.
+const maxLost = 100
+
+// add appends what a child has. Leaves come in order, so no tree is endless.
+func (p *part) add(id chunk.ID, below *part) {
+	p.lost = append(p.lost, below.lost[:min(len(below.lost), maxLost-min(maxLost, len(p.lost)))]...)
+	if len(below.leaves) == 0 {
+		return
+	}
+	if len(p.leaves) > 0 && p.last.Compare(below.first) >= 0 {
+		p.lost = append(p.lost, disorder(id, below.first, p.last))
+		return
+	}
+	if len(p.leaves) == 0 {
+		p.first = below.first
+	}
+	p.last = below.last
+	p.leaves = append(p.leaves, below.leaves...)
+}
+
+// match fills the part of a leaf.
+func (f *Finder) match(p *part, n *tree.Node) {
+	l := &leaf{}
+	for i := range n.Entries {
+		e := &n.Entries[i]
+		if e.Kind != tree.File || !f.patterns.Match(e.Domain, e.Name, e.Path) || !f.timely(modTime(e)) {
+			continue
+		}
+		l.found = append(l.found, found{e.Domain, e.Name, e.Path, e.Content.Size, modTime(e), e.Content})
+	}
+	if len(l.found) > 0 {
+		p.leaves = []*leaf{l}
+		p.first, p.last = n.Entries[0].Key(), n.Entries[len(n.Entries)-1].Key()
+	}
+}
+
+func (f *Finder) timely(t time.Time) bool {
+	return (f.from.IsZero() || !t.Before(f.from)) && (f.to.IsZero() || t.Before(f.to))
+}
+
+// locked returns what matches in a snapshot that was stored locked.
+func (f *Finder) locked(ctx context.Context, v *Reader) (*part, error) {
+	p, l := &part{}, &leaf{}
+	for file, err := range v.Files(ctx, f.patterns) {
+		switch {
+		case errors.Is(err, repo.ErrDamaged):
+			p.lost = append(p.lost, err)
+		case err != nil:
+			return nil, err
+		case f.timely(file.ModTime):
+			l.found = append(l.found, found{file.Domain, file.Name, file.Path, file.Size, file.ModTime, file.Entry.Content})
+		}
+	}
+	if len(l.found) > 0 {
+		p.leaves = []*leaf{l}
+	}
+	return p, nil
+}
+
+// advance compares a snapshot with the one before. It looks only at leaves that one of
+// them does not have.
+func (f *Finder) advance(s *repo.Snapshot, p *part) {
+	old := map[*leaf]bool{}
+	for _, l := range f.leaves {
+		old[l] = true
+	}
+	now := map[[2]string]*found{}
+	for _, l := range p.leaves {
+		if old[l] {
+			delete(old, l)
+			continue
+		}
+		for i := range l.found {
+			now[l.found[i].id()] = &l.found[i]
+		}
+	}
+	gone := map[[2]string]bool{}
+	for l := range old {
+		for i := range l.found {
+			if id := l.found[i].id(); now[id] == nil {
+				gone[id] = true
+			}
+		}
+	}
+	f.all = append(f.all, s)
+	for id, file := range now {
+		f.see(id, file, s)
+	}
+	if len(p.lost) == 0 {
+		f.leaves = p.leaves
+		for id := range gone {
+			f.vanish(id, s)
+		}
+		return
+	}
+	// What is in the lost parts is not known; it stays as it was.
+	stay := &leaf{}
+	for l := range old {
+		for _, file := range l.found {
+			if gone[file.id()] {
+				stay.found = append(stay.found, file)
+			}
+		}
+	}
+	f.leaves = append(slices.Clone(p.leaves), stay)
+}
+
+// id names a file of a device.
+func (x *found) id() [2]string {
+	if x.domain == "" {
+		return [2]string{"", x.path}
+	}
+	return [2]string{x.domain, x.name}
+}
+
+// see notes that a snapshot has a file whose leaf is new.
+func (f *Finder) see(id [2]string, x *found, s *repo.Snapshot) {
+	v := f.files[id]
+	next := Version{Change: Added, Size: x.size, ModTime: x.modTime, First: s}
+	switch {
+	case v == nil:
+		v = &Versions{Domain: x.domain, Name: x.name, Path: x.path}
+		f.files[id] = v
+	case v.last().Change == Gone:
+		next.Change = Back
+	case sameContent(&v.last().content, &x.content):
+		return
+	default:
+		next.Change = Changed
+	}
+	next.content, next.at = x.content, len(f.all)-1
+	v.List = append(v.List, next)
+}
+
+func (f *Finder) vanish(id [2]string, s *repo.Snapshot) {
+	if v := f.files[id]; v != nil && v.last().Change != Gone {
+		v.List = append(v.List, Version{Change: Gone, First: s, at: len(f.all) - 1})
+	}
+}
+
+func sameContent(a, b *tree.Content) bool {
+	return (&tree.Entry{Content: *a}).SameContent(&tree.Entry{Content: *b})
+}
+
+// Versions returns all versions of the files that were found, in the order of their names.
+func (f *Finder) Versions() []*Versions {
+	list := slices.SortedFunc(maps.Values(f.files), func(a, b *Versions) int {
+		return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Path, b.Path))
+	})
+	for _, v := range list {
+		for i := range v.List {
+			end := len(f.all)
+			if i+1 < len(v.List) {
+				end = v.List[i+1].at
+			}
+			one := &v.List[i]
+			one.Snapshots = f.all[one.at:end]
+			one.Last = f.all[end-1]
+		}
+	}
+	return list
+}
