@@ -226,4 +226,3 @@ func TestFinderTimes(t *testing.T) {
 		}
 	}
 }
-

@@ -23,6 +23,7 @@ import (
 	"github.com/snap-backup/snap/internal/abandoned"
 	"github.com/snap-backup/snap/internal/keyring"
 	"github.com/snap-backup/snap/look"
+	"github.com/snap-backup/snap/look/extract"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
@@ -181,6 +182,7 @@ var contentCauses = []kind{
 	{is(repo.ErrExists), exitExists, "use the existing repository, or choose another folder"},
 	{is(errNotEmpty), exitExists, ""},
 	{is(materialize.ErrTargetExists), exitExists, "choose another target"},
+	{is(extract.ErrTargetExists), exitExists, "nothing was replaced; choose another target, or remove this one"},
 	{is(materialize.ErrFileTooLarge), exitError, "choose another target: FAT drives hold files of less than 4 GiB; exFAT, NTFS, APFS and ext4 hold larger ones"},
 	{is(abandoned.ErrInUse), exitInUse, "wait until it has ended, or choose another target"},
 	{is(errNoFiles), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},

@@ -25,6 +25,7 @@ import (
 	"github.com/snap-backup/snap/internal/abandoned"
 	"github.com/snap-backup/snap/internal/keyring"
 	"github.com/snap-backup/snap/look"
+	"github.com/snap-backup/snap/look/extract"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
@@ -167,7 +168,7 @@ var errorExamples = []error{
 	repo.ErrUnsupported, &repo.DamageError{File: "config", Err: errors.New("x")}, &repo.DamageError{File: "keys/x", Err: errors.New("x")}, repo.ErrDamaged, &repo.DamageError{File: "packs/", Err: errors.New("x")}, backend.ErrNotFolder,
 	ingest.ErrChanged, ingest.ErrUnreadable, ingest.ErrIncomplete, &ingest.IncompleteError{NoManifest: true}, materialize.ErrLocked, mobilesync.ErrDeadLink, mobilesync.ErrNoManifest, mobilesync.ErrNoBackup, repo.ErrPinned, repo.ErrLastSnapshot, repo.ErrChanged,
 	repo.ErrNoSnapshot, repo.ErrAmbiguous, repo.ErrLastKey, repo.ErrKeyInUse, repo.ErrNoKey, repo.ErrKeyExists, repo.ErrExists, materialize.ErrTargetExists, errNoFiles, errNoUnfinished,
-	look.ErrLocked, look.ErrNotDecrypted, look.ErrNoFile, errBinary,
+	look.ErrLocked, look.ErrNotDecrypted, look.ErrNoFile, errBinary, extract.ErrTargetExists,
 	device.ErrNoMux, device.ErrNotFound, device.ErrNone, device.ErrAmbiguous, device.ErrGone, device.ErrDialogPending, device.ErrLocked,
 	&device.Refusal{Code: "EscrowLocked"}, device.ErrNotPaired, device.ErrStalePairing, device.ErrDenied, device.ErrManaged, device.ErrNeedsCable,
 	device.ErrSyncBusy, device.ErrBusy, host.ErrInUse, host.ErrNoRoom, host.ErrDamaged, host.ErrRefused, host.ErrCancelledOnDevice, host.ErrTooManyNames, backup2.ErrNoSpace, backup2.ErrLocked,

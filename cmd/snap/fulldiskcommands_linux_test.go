@@ -92,6 +92,8 @@ func onFullDisks() []onFullDisk {
 		{name: "copy from it", args: "copy --to AWAY/other", codes: fine, prepare: func(g *fullDisk) { g.run(0, "init", "-r", g.path("other")) }},
 		{name: "materialize from it", args: "materialize --replace latest AWAY/given", codes: fine},
 		{name: "materialize to it", args: "materialize -r GOOD --replace latest DISK/given", codes: full},
+		{name: "extract to it", args: "extract -r GOOD latest * --to DISK/given", codes: full},
+		{name: "archive to it", args: "extract -r GOOD latest * --zip DISK/given.zip", codes: full},
 		{name: "init", args: "init -r DISK/new", codes: full},
 		{name: "key add", args: "key add --new-password-file added", codes: full},
 		{name: "key passwd", args: "key passwd --new-password-file changed", codes: full},

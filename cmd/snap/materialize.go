@@ -47,7 +47,8 @@ lists what is lacking, and the exit code is 13.
 --decrypt writes TARGET/UDID-decrypted instead: the unencrypted files of the
 device by domain and path. This is not a backup: no device can restore from it.
 Files that are missing or damaged in the backup, or that could not be decrypted,
-are named; the others are written, and the exit code is 13.`,
+are named; the others are written, and the exit code is 13. "snap extract"
+writes only some of the files, and "snap dump" one.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()

@@ -130,6 +130,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 		"backup": {
 			a.backupCommand(),
 			a.importCommand(),
+			a.noLockFlag(a.extractCommand()),
 			a.noLockFlag(a.materializeCommand()),
 			a.restoreCommand(),
 			a.noLockFlag(a.drillCommand()),

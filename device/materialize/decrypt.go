@@ -4,32 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"hash/maphash"
-	"io"
-	"path"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/naming"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
-	"golang.org/x/text/unicode/norm"
 )
 
 // decryptedSuffix is the end of the folder's name, so that the folder is not
 // mistaken for a backup.
 const decryptedSuffix = "-decrypted"
-
-// noDomainFolder is the folder of files without a domain: manifests and extra
-// files.
-const noDomainFolder = "_backup"
 
 // WriteDecrypted writes the files of a snapshot as they are on the device, by
 // domain and path, to target/UDID-decrypted. That folder is for people; no
@@ -74,15 +62,12 @@ func asStored(*lists) mapper { return func(e *tree.Entry) (tree.Entry, bool) { r
 // paths by domain and name, their plaintext, and the times that they have on the
 // device. l may be nil.
 func newDecryptedMapper(undecrypted func(*tree.Entry) bool, l *lists) mapper {
-	names := folding{seed: maphash.MakeSeed(), dirs: map[uint64]string{}, taken: map[uint64]int{}}
+	names := naming.New()
 	return func(e *tree.Entry) (tree.Entry, bool) {
 		if e.Kind == tree.Dir {
 			return tree.Entry{}, false
 		}
-		name := noDomainFolder + "/" + e.Path
-		if e.Domain != "" {
-			name = e.Domain + "/" + e.Name
-		}
+		name := naming.Full(e.Domain, e.Name, e.Path)
 		if undecrypted(e) {
 			if l != nil {
 				l.undecrypted = append(l.undecrypted, finding.Name(e.Domain, e.Name, e.Path))
@@ -94,7 +79,7 @@ func newDecryptedMapper(undecrypted func(*tree.Entry) bool, l *lists) mapper {
 			out.ModTime = tree.AtSecond(e.Record.ModTime)
 		}
 		var changed bool
-		if out.Path, changed = names.pathOf(name); changed && l != nil {
+		if out.Path, changed = names.Path(name); changed && l != nil {
 			l.renamed = append(l.renamed, Renamed{name, out.Path})
 		}
 		return out, true
@@ -153,110 +138,4 @@ func readManifest(ctx context.Context, r *repo.Repo, s *repo.Snapshot) (*manifes
 func isBlob(e *tree.Entry) bool {
 	_, ok := blob.ParsePath(e.Path, false)
 	return ok
-}
-
-const (
-	// maxFolderPath bounds the path of a file's folder, in bytes. Deeper folders are
-	// left out, so that the file's path stays below the limit of folder.CheckPath.
-	maxFolderPath = 700
-	// maxShort is the length in bytes to which a name is cut.
-	maxShort = 200
-)
-
-// folding chooses paths for the names of a device. A device distinguishes case,
-// but the target's file system may not. A manifest can have a file and a folder
-// of the same name. The same sequence of names always gets the same paths.
-// folding keeps hashes of names, since there may be hundreds of thousands.
-type folding struct {
-	seed  maphash.Seed
-	dirs  map[uint64]string // chosen paths of folders, by the hash of the wanted path without case
-	taken map[uint64]int    // by the same hash: how often a path was wanted
-}
-
-// hash ignores what some file system ignores: case, and how accents are composed.
-func (f *folding) hash(name string) uint64 {
-	return maphash.String(f.seed, norm.NFC.String(strings.ToLower(norm.NFC.String(name))))
-}
-
-// pathOf returns a path that CheckPath accepts and that differs from all
-// earlier ones by more than case. changed is true if the path differs from name
-// by more than escaped characters and the case of folders, or if an escaped character
-// would have made the name look like another one.
-func (f *folding) pathOf(name string) (_ string, changed bool) {
-	dir, rest := "", name
-	for {
-		part, after, more := strings.Cut(rest, "/")
-		if part == "" && more {
-			rest = after
-			continue
-		}
-		short := escape(part)
-		if more && len(dir)+len(short) > maxFolderPath {
-			above := fnv.New32a()
-			_, _ = io.WriteString(above, name[:strings.LastIndexByte(name, '/')])
-			part = name[strings.LastIndexByte(name, '/')+1:]
-			short, more, changed = fmt.Sprintf("~%08x-%s", above.Sum32(), escape(part)), false, true
-		}
-		wanted := path.Join(dir, short)
-		changed = changed || len(short) < len(part) || turns(part)
-		if !more {
-			chosen := f.unused(wanted)
-			return chosen, changed || chosen != wanted
-		}
-		h := f.hash(wanted)
-		if _, ok := f.dirs[h]; !ok {
-			f.dirs[h] = f.unused(wanted)
-		}
-		chosen := f.dirs[h]
-		changed = changed || !strings.EqualFold(chosen, wanted)
-		dir, rest = chosen, after
-	}
-}
-
-// unused returns name, or name with a number if it is taken.
-func (f *folding) unused(name string) string {
-	h := f.hash(name)
-	f.taken[h]++
-	if dir, last := path.Split(name); f.taken[h] > 1 && len(last) > maxShort {
-		name = dir + strings.ToValidUTF8(last[:maxShort], "")
-	}
-	for n := f.taken[h]; n > 1; n++ {
-		twin := fmt.Sprintf("%s~%d", name, n)
-		if th := f.hash(twin); f.taken[th] == 0 {
-			f.taken[h], f.taken[th] = n, 1
-			return twin
-		}
-	}
-	return name
-}
-
-// turns reports whether a name has characters that change the direction of text.
-// With them, a program can be shown as if it were a photo.
-func turns(name string) bool {
-	return strings.ContainsFunc(name, func(r rune) bool { return unicode.Is(unicode.Bidi_Control, r) })
-}
-
-// escape returns a name that every system allows, for one element of a path.
-func escape(name string) string {
-	if name != "" && folder.CheckPath(name) == nil && !strings.Contains(name, "%") && !turns(name) {
-		return name
-	}
-	var b strings.Builder
-	for i, r := range name {
-		_, size := utf8.DecodeRuneInString(name[i:])
-		last := i+size == len(name)
-		if r == utf8.RuneError || unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || strings.ContainsRune(`%\:<>"|?*`, r) || last && (r == '.' || r == ' ') {
-			fmt.Fprintf(&b, "%%%02X", name[i:i+size])
-			continue
-		}
-		b.WriteRune(r)
-	}
-	out := b.String()
-	if len(out) > maxShort {
-		out = strings.ToValidUTF8(out[:maxShort], "")
-	}
-	if out == "" || folder.CheckPath(out) != nil {
-		out = "%" + out // device names of Windows, and the empty name
-	}
-	return out
 }

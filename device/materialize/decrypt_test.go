@@ -65,7 +65,7 @@ func TestDecryptGivesTheDevicesFiles(t *testing.T) {
 	if files < 100 {
 		t.Errorf("only %d files", files)
 	}
-	if b, err := os.ReadFile(filepath.Join(out.Dir, noDomainFolder, mobilesync.ManifestDB)); err != nil || !bytes.HasPrefix(b, []byte("SQLite format 3")) {
+	if b, err := os.ReadFile(filepath.Join(out.Dir, "_backup", mobilesync.ManifestDB)); err != nil || !bytes.HasPrefix(b, []byte("SQLite format 3")) {
 		t.Errorf("Manifest.db: %.20q, %v", b, err)
 	}
 }

@@ -34,7 +34,7 @@ var layers = [][]string{
 	{"status"},
 	{"device/protocol/...", "device/mobilesync/..."},
 	{"device"},
-	{"device/blob", "device/finding"},
+	{"device/blob", "device/finding", "device/naming"},
 	{"device/catalog", "device/judge", "device/stored"},
 	{"device/ingest", "device/verify"},
 	{"device/ingest/...", "device/materialize", "device/restore"},
