@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
+	"golang.org/x/sync/errgroup"
 )
 
 // Change says how a file differs from the snapshot before.
@@ -56,7 +60,8 @@ func (v *Versions) last() *Version { return &v.List[len(v.List)-1] }
 type Finder struct {
 	r        *repo.Repo
 	patterns *Patterns
-	from, to time.Time // bounds of the time of a file; zero for none
+	from, to time.Time  // bounds of the time of a file; zero for none
+	mu       sync.Mutex // guards parts
 	parts    map[chunk.ID]*part
 	files    map[[2]string]*Versions // by domain and name
 	leaves   []*leaf                 // of the snapshot that was added last
@@ -112,8 +117,11 @@ func (f *Finder) Add(ctx context.Context, v *Reader, lost func(error)) error {
 
 // part returns what matches below a node, from memory if it is known.
 func (f *Finder) part(ctx context.Context, id chunk.ID, above int, next *tree.Key) (*part, error) {
-	if p := f.parts[id]; p != nil {
-		return p, nil
+	f.mu.Lock()
+	known := f.parts[id]
+	f.mu.Unlock()
+	if known != nil {
+		return known, nil
 	}
 	p := &part{}
 	n, err := loadNode(ctx, f.r.Chunk, id, above)
@@ -127,20 +135,40 @@ func (f *Finder) part(ctx context.Context, id chunk.ID, above int, next *tree.Ke
 	case n.Level == 0:
 		f.match(p, n)
 	default:
-		err = eachChild(n, f.patterns, next, func(c *tree.Child, next *tree.Key) error {
-			below, err := f.part(ctx, c.ID, int(n.Level), next)
-			if err != nil {
-				return err
-			}
-			p.add(c.ID, below)
-			return nil
-		})
-		if err != nil {
+		if err := f.children(ctx, p, n, above, next); err != nil {
 			return nil, err
 		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.parts[id] = p
 	return p, nil
+}
+
+// children fills the part of an inner node. Those of a root are read by several goroutines.
+func (f *Finder) children(ctx context.Context, p *part, n *tree.Node, above int, next *tree.Key) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(1)
+	if above < 0 {
+		g.SetLimit(runtime.GOMAXPROCS(0))
+	}
+	parts := make([]*part, len(n.Children))
+	err := eachChild(n, f.patterns, next, func(i int, next *tree.Key) error {
+		g.Go(func() (err error) {
+			parts[i], err = f.part(gctx, n.Children[i].ID, int(n.Level), next)
+			return err
+		})
+		return nil
+	})
+	if err := errors.Join(err, g.Wait()); err != nil {
+		return err
+	}
+	for i, below := range parts {
+		if below != nil {
+			p.add(n.Children[i].ID, below)
+		}
+	}
+	return nil
 }
 
 // maxLost bounds how many lost parts of one file list are named.
@@ -205,49 +233,60 @@ func (f *Finder) locked(ctx context.Context, v *Reader) (*part, error) {
 // advance compares a snapshot with the one before. It looks only at leaves that one of
 // them does not have.
 func (f *Finder) advance(s *repo.Snapshot, p *part) {
-	old := map[*leaf]bool{}
-	for _, l := range f.leaves {
-		old[l] = true
+	f.all = append(f.all, s)
+	before, now := unshared(f.leaves, p.leaves), unshared(p.leaves, f.leaves)
+	stay := &leaf{}
+	for len(before)+len(now) > 0 {
+		order := 0
+		switch {
+		case len(before) == 0:
+			order = 1
+		case len(now) == 0:
+			order = -1
+		default:
+			order = before[0].compare(now[0])
+		}
+		switch {
+		case order < 0 && len(p.lost) > 0:
+			// What is in the lost parts is not known; it stays as it was.
+			stay.found = append(stay.found, *before[0])
+		case order < 0:
+			f.vanish(before[0].id(), s)
+		case order > 0 || !sameContent(&before[0].content, &now[0].content):
+			f.see(now[0], s)
+		}
+		if order <= 0 {
+			before = before[1:]
+		}
+		if order >= 0 {
+			now = now[1:]
+		}
 	}
-	now := map[[2]string]*found{}
-	for _, l := range p.leaves {
-		if old[l] {
-			delete(old, l)
+	f.leaves = p.leaves
+	if len(stay.found) > 0 {
+		f.leaves = append(slices.Clone(p.leaves), stay)
+	}
+}
+
+// unshared returns the files of the leaves that are not among others, in order.
+func unshared(leaves, others []*leaf) []*found {
+	shared := make(map[*leaf]bool, len(others))
+	for _, l := range others {
+		shared[l] = true
+	}
+	var list []*found
+	for _, l := range leaves {
+		if shared[l] {
 			continue
 		}
 		for i := range l.found {
-			now[l.found[i].id()] = &l.found[i]
+			list = append(list, &l.found[i])
 		}
 	}
-	gone := map[[2]string]bool{}
-	for l := range old {
-		for i := range l.found {
-			if id := l.found[i].id(); now[id] == nil {
-				gone[id] = true
-			}
-		}
+	if !slices.IsSortedFunc(list, (*found).compare) {
+		slices.SortStableFunc(list, (*found).compare)
 	}
-	f.all = append(f.all, s)
-	for id, file := range now {
-		f.see(id, file, s)
-	}
-	if len(p.lost) == 0 {
-		f.leaves = p.leaves
-		for id := range gone {
-			f.vanish(id, s)
-		}
-		return
-	}
-	// What is in the lost parts is not known; it stays as it was.
-	stay := &leaf{}
-	for l := range old {
-		for _, file := range l.found {
-			if gone[file.id()] {
-				stay.found = append(stay.found, file)
-			}
-		}
-	}
-	f.leaves = append(slices.Clone(p.leaves), stay)
+	return slices.CompactFunc(list, func(a, b *found) bool { return a.compare(b) == 0 })
 }
 
 // id names a file of a device.
@@ -258,8 +297,15 @@ func (x *found) id() [2]string {
 	return [2]string{x.domain, x.name}
 }
 
-// see notes that a snapshot has a file whose leaf is new.
-func (f *Finder) see(id [2]string, x *found, s *repo.Snapshot) {
+// compare orders files by their ids.
+func (x *found) compare(y *found) int {
+	a, b := x.id(), y.id()
+	return cmp.Or(strings.Compare(a[0], b[0]), strings.Compare(a[1], b[1]))
+}
+
+// see notes that a snapshot has a file that is not the same in the one before.
+func (f *Finder) see(x *found, s *repo.Snapshot) {
+	id := x.id()
 	v := f.files[id]
 	next := Version{Change: Added, Size: x.size, ModTime: x.modTime, First: s}
 	switch {

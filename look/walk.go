@@ -41,23 +41,23 @@ func (w *walker) walk(ctx context.Context, id chunk.ID, above int, next *tree.Ke
 		}
 		return w.leaf(n)
 	}
-	return eachChild(n, w.patterns, next, func(c *tree.Child, next *tree.Key) error {
-		return w.walk(ctx, c.ID, int(n.Level), next)
+	return eachChild(n, w.patterns, next, func(i int, next *tree.Key) error {
+		return w.walk(ctx, n.Children[i].ID, int(n.Level), next)
 	})
 }
 
-// eachChild calls fn for the children that can have matching entries. next is the first
+// eachChild calls fn for the numbers of the children that can have matching entries. next is the first
 // key behind the node.
-func eachChild(n *tree.Node, p *Patterns, next *tree.Key, fn func(c *tree.Child, next *tree.Key) error) error {
+func eachChild(n *tree.Node, p *Patterns, next *tree.Key, fn func(i int, next *tree.Key) error) error {
 	for i := range n.Children {
-		c, behind := &n.Children[i], next
+		behind := next
 		if i+1 < len(n.Children) {
 			behind = &n.Children[i+1].First
 		}
-		if !p.within(&c.First, behind) {
+		if !p.within(&n.Children[i].First, behind) {
 			continue
 		}
-		if err := fn(c, behind); err != nil {
+		if err := fn(i, behind); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -208,8 +209,9 @@ func jsonTime(t time.Time) *time.Time {
 }
 
 // printFound lists files by device.
-func printFound(w io.Writer, files []foundFile) {
-	w = verbatim(w) // so that a name can be copied
+func printFound(to io.Writer, files []foundFile) {
+	w := bufio.NewWriter(verbatim(to)) // so that a name can be copied
+	defer w.Flush()                    // print does not report a failure of standard output
 	device := ""
 	versions := 0
 	for i := range files {
