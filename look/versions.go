@@ -3,6 +3,7 @@ package look
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,7 +40,7 @@ type Version struct {
 	First, Last *repo.Snapshot   // the first and the last of the snapshots
 	Snapshots   []*repo.Snapshot // all of them
 
-	content tree.Content
+	content [sha256.Size]byte
 	at      int // the number of First among all snapshots
 }
 
@@ -79,6 +80,8 @@ type part struct {
 	leaves      []*leaf
 	lost        []error
 	first, last tree.Key // of the nodes with matches
+	below       []*part
+	used        int // the number of the last snapshot that has the node
 }
 
 // leaf has the matching entries of a leaf of a tree, or of a snapshot that was stored
@@ -88,9 +91,24 @@ type leaf struct{ found []found }
 // found is one file of a snapshot.
 type found struct {
 	domain, name, path string
-	size               int64
-	modTime            time.Time
-	content            tree.Content
+	size, modTime      int64 // modTime in Unix seconds
+	content            [sha256.Size]byte
+}
+
+// newFound returns a file as a Finder keeps it. There can be hundreds of thousands.
+func newFound(domain, name, path string, size int64, modTime time.Time, c *tree.Content) found {
+	x := found{domain, name, path, size, modTime.Unix(), [sha256.Size]byte{}}
+	if c.Level == 0 && len(c.IDs) == 1 {
+		x.content = c.IDs[0]
+		return x
+	}
+	h := sha256.New()
+	h.Write([]byte{c.Level})
+	for _, id := range c.IDs {
+		h.Write(id[:])
+	}
+	h.Sum(x.content[:0])
+	return x
 }
 
 // Add adds the next snapshot of the device, which must not be older than those added
@@ -112,7 +130,21 @@ func (f *Finder) Add(ctx context.Context, v *Reader, lost func(error)) error {
 		lost(fmt.Errorf("snapshot %s: %w", v.Snapshot.ID.Short(), err))
 	}
 	f.advance(v.Snapshot, p)
+	// Hardly any node comes back after a snapshot without it.
+	f.mark(p)
+	maps.DeleteFunc(f.parts, func(_ chunk.ID, p *part) bool { return p.used < len(f.all) })
 	return nil
+}
+
+// mark marks a part, and those below, as used by the last snapshot.
+func (f *Finder) mark(p *part) {
+	if p.used == len(f.all) {
+		return
+	}
+	p.used = len(f.all)
+	for _, below := range p.below {
+		f.mark(below)
+	}
 }
 
 // part returns what matches below a node, from memory if it is known.
@@ -165,6 +197,7 @@ func (f *Finder) children(ctx context.Context, p *part, n *tree.Node, above int,
 	}
 	for i, below := range parts {
 		if below != nil {
+			p.below = append(p.below, below)
 			p.add(n.Children[i].ID, below)
 		}
 	}
@@ -199,7 +232,11 @@ func (f *Finder) match(p *part, n *tree.Node) {
 		if e.Kind != tree.File || !f.patterns.Match(e.Domain, e.Name, e.Path) || !f.timely(modTime(e)) {
 			continue
 		}
-		l.found = append(l.found, found{e.Domain, e.Name, e.Path, e.Content.Size, modTime(e), e.Content})
+		l.found = append(l.found, newFound(e.Domain, e.Name, e.Path, e.Content.Size, modTime(e), &e.Content))
+		// Most neighbours have the same domain, as another copy of the text.
+		if n := len(l.found); n > 1 && l.found[n-2].domain == e.Domain {
+			l.found[n-1].domain = l.found[n-2].domain
+		}
 	}
 	if len(l.found) > 0 {
 		p.leaves = []*leaf{l}
@@ -221,7 +258,7 @@ func (f *Finder) locked(ctx context.Context, v *Reader) (*part, error) {
 		case err != nil:
 			return nil, err
 		case f.timely(file.ModTime):
-			l.found = append(l.found, found{file.Domain, file.Name, file.Path, file.Size, file.ModTime, file.Entry.Content})
+			l.found = append(l.found, newFound(file.Domain, file.Name, file.Path, file.Size, file.ModTime, &file.Entry.Content))
 		}
 	}
 	if len(l.found) > 0 {
@@ -252,7 +289,7 @@ func (f *Finder) advance(s *repo.Snapshot, p *part) {
 			stay.found = append(stay.found, *before[0])
 		case order < 0:
 			f.vanish(before[0].id(), s)
-		case order > 0 || !sameContent(&before[0].content, &now[0].content):
+		case order > 0 || before[0].content != now[0].content:
 			f.see(now[0], s)
 		}
 		if order <= 0 {
@@ -307,14 +344,14 @@ func (x *found) compare(y *found) int {
 func (f *Finder) see(x *found, s *repo.Snapshot) {
 	id := x.id()
 	v := f.files[id]
-	next := Version{Change: Added, Size: x.size, ModTime: x.modTime, First: s}
+	next := Version{Change: Added, Size: x.size, ModTime: time.Unix(x.modTime, 0), First: s}
 	switch {
 	case v == nil:
 		v = &Versions{Domain: x.domain, Name: x.name, Path: x.path}
 		f.files[id] = v
 	case v.last().Change == Gone:
 		next.Change = Back
-	case sameContent(&v.last().content, &x.content):
+	case v.last().content == x.content:
 		return
 	default:
 		next.Change = Changed
@@ -327,10 +364,6 @@ func (f *Finder) vanish(id [2]string, s *repo.Snapshot) {
 	if v := f.files[id]; v != nil && v.last().Change != Gone {
 		v.List = append(v.List, Version{Change: Gone, First: s, at: len(f.all) - 1})
 	}
-}
-
-func sameContent(a, b *tree.Content) bool {
-	return (&tree.Entry{Content: *a}).SameContent(&tree.Entry{Content: *b})
 }
 
 // Versions returns all versions of the files that were found, in the order of their names.
