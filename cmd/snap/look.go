@@ -59,6 +59,12 @@ func (u *lookUnlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	return err
 }
 
+// unlockSilently is like unlock, but asks nobody.
+func (u *lookUnlocker) unlockSilently(ctx context.Context, b *mobilesync.Backup) error {
+	u.refused[sha256.Sum256(b.KeyBag())] = u.given == nil
+	return u.unlock(ctx, b)
+}
+
 // ask asks a person, who has some tries. An empty answer leaves the backup locked.
 func (u *lookUnlocker) ask(ctx context.Context, b *mobilesync.Backup) error {
 	name := b.Device().Name

@@ -12,6 +12,7 @@ import (
 
 	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/internal/words"
+	"github.com/snap-backup/snap/look"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 	"github.com/spf13/cobra"
@@ -38,7 +39,8 @@ func (it *lsItem) timeText() string {
 }
 
 func (a *app) lsCommand() *cobra.Command {
-	var recursive bool
+	var recursive, long bool
+	var source backupPassword
 	cmd := &cobra.Command{
 		Use:   "ls SNAPSHOT [DOMAIN[/PATH]]",
 		Short: "List the files of a snapshot by domain and path",
@@ -47,8 +49,12 @@ backup folder that belong to no domain. With DOMAIN or DOMAIN/PATH it lists the
 files and folders directly in it; -R lists everything below. Each line that it
 prints can be given as DOMAIN/PATH; so can paths of the backup folder, such as
 Manifest.db. SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".
+-l also shows modes, exact sizes, and paths in the backup folder.
 
-Snapshots that were stored locked have no domains; all files are in "-".`,
+In snapshots that were stored locked all files are in "-", unless the backup
+password is known: from the flags, SNAP_BACKUP_PASSWORD or the repository.
+"snap find" looks for files in all snapshots; "snap dump" and "snap extract"
+write them.`,
 		Example: "  snap ls latest\n  snap ls \"latest:Anna's iPhone\" HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
@@ -58,11 +64,21 @@ Snapshots that were stored locked have no domains; all files are in "-".`,
 				return err
 			}
 			s := found[0]
-			l := lister{recursive: recursive, items: []lsItem{}}
+			l := lister{recursive: recursive, long: long, items: []lsItem{}}
 			if len(argv) > 1 {
 				l.domain, l.below, _ = strings.Cut(argv[1], "/")
 				l.below = strings.Trim(l.below, "/")
 				l.inside = true
+			}
+			if look.Locked(s) {
+				u, err := a.newLookUnlocker(ctx, r, source)
+				if err != nil {
+					return err
+				}
+				defer u.close()
+				v := look.Open(r, s, u.unlockSilently)
+				defer v.Close()
+				l.names = v
 			}
 			lost, err := a.list(ctx, r, s, &l)
 			if err != nil {
@@ -79,11 +95,19 @@ Snapshots that were stored locked have no domains; all files are in "-".`,
 		},
 	}
 	cmd.Flags().BoolVarP(&recursive, "recursive", "R", false, "list everything below")
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "also show modes, exact sizes, and paths in the backup folder")
+	source.register(cmd)
 	return cmd
 }
 
 // list collects what a lister wants. lost says what of the list cannot be read.
 func (a *app) list(ctx context.Context, r *repo.Repo, s *repo.Snapshot, l *lister) (lost, err error) {
+	if l.names != nil && l.domain != noDomain {
+		if lost, err = a.listLocked(ctx, l); !errors.Is(err, look.ErrLocked) {
+			return lost, err
+		}
+		l.names, l.byPath, l.items = nil, false, []lsItem{}
+	}
 	only := l.domain
 	if only == noDomain {
 		only = ""
@@ -101,12 +125,38 @@ func (a *app) list(ctx context.Context, r *repo.Repo, s *repo.Snapshot, l *liste
 	return lost, r.WalkAll(ctx, s, l.add, func(err error) error { a.warn("%v", err); return nil })
 }
 
+// listLocked lists a snapshot that was stored locked with the names that the backup password
+// opens. The error is look.ErrLocked if the password is not known.
+func (a *app) listLocked(ctx context.Context, l *lister) (lost, err error) {
+	for _, l.byPath = range []bool{false, true} {
+		for f, err := range l.names.Files(ctx, nil) {
+			if errors.Is(err, repo.ErrDamaged) {
+				lost = err
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			e := f.Entry
+			e.Domain, e.Name, e.Content.Size = f.Domain, f.Name, f.Size
+			e.Record = &tree.Record{ModTime: f.ModTime.Unix()}
+			if err := l.add(&e); err != nil {
+				return nil, err
+			}
+		}
+		if len(l.items) > 0 || !l.inside {
+			break
+		}
+	}
+	return lost, nil
+}
+
 // notListed returns the error for a file or folder that a snapshot does not have.
 func (l *lister) notListed(name string, s *repo.Snapshot) error {
-	if s.Encrypted && !s.Unlocked && l.domain != noDomain {
+	if locked(s) && l.names == nil && l.domain != noDomain {
 		return advised{
 			fmt.Errorf("%q in snapshot %s: %w, so the names of its files are not known", name, s.ID.Short(), materialize.ErrLocked),
-			fmt.Sprintf(`"snap ls %s -" lists the files of the backup folder; import or back up again with the backup password to have names`, s.ID.Short()),
+			fmt.Sprintf(`"snap ls %s -" lists the files of the backup folder; with SNAP_BACKUP_PASSWORD, they have names`, s.ID.Short()),
 		}
 	}
 	return fmt.Errorf("%q in snapshot %s: %w", name, s.ID.Short(), errNoFiles)
@@ -121,7 +171,9 @@ const noDomain = "-"
 // entries of a folder are consecutive.
 type lister struct {
 	recursive     bool
-	inside        bool // a domain was given
+	long          bool
+	names         *look.Reader // of a snapshot that was stored locked
+	inside        bool         // a domain was given
 	domain, below string
 	byPath        bool // the domain and below are a path of the backup folder
 	items         []lsItem
@@ -240,6 +292,10 @@ func (l *lister) print(w io.Writer) {
 	w = verbatim(w) // so that a path can be copied
 	for i := range l.items {
 		it := &l.items[i]
+		if l.long {
+			l.printLong(w, it)
+			continue
+		}
 		switch it.Type {
 		case "domain":
 			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), plural(it.Files, "file"), clean(it.Domain))
@@ -249,4 +305,20 @@ func (l *lister) print(w io.Writer) {
 			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), it.timeText(), clean(l.displayName(it)))
 		}
 	}
+}
+
+// printLong prints a line with mode, size in bytes, time, name, and path in the backup folder.
+func (l *lister) printLong(w io.Writer, it *lsItem) {
+	mode, when, name := it.Mode, it.timeText(), l.displayName(it)
+	switch it.Type {
+	case "domain":
+		mode, when, name = "", plural(it.Files, "file"), it.Domain
+	case "folder":
+		mode, when, name = "d", plural(it.Files, "file"), name+"/"
+	}
+	fmt.Fprintf(w, "%-10s  %15s  %16s  %s", mode, count(it.Size), when, clean(name))
+	if it.Path != "" && it.Domain != noDomain {
+		fmt.Fprintf(w, "  (%s)", clean(it.Path))
+	}
+	fmt.Fprintln(w)
 }
