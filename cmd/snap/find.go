@@ -211,7 +211,7 @@ func jsonTime(t time.Time) *time.Time {
 // printFound lists files by device.
 func printFound(to io.Writer, files []foundFile) {
 	w := bufio.NewWriter(verbatim(to)) // so that a name can be copied
-	defer w.Flush()                    // print does not report a failure of standard output
+	defer func() { _ = w.Flush() }()   // a.outcome reports a failure of standard output
 	device := ""
 	versions := 0
 	for i := range files {

@@ -146,6 +146,8 @@ func testRequests(t *testing.T, earlier int) {
 	ask("snapshots", 3)
 	ask("ls latest", 6)
 	ask("dump latest HomeDomain/Library/SMS/sms.db", 6)
+	ask("find --device anna sms.db", 6)
+	ask("history latest HomeDomain/Library/SMS/sms.db", 6)
 }
 
 // putSnapshots stores empty snapshots of another device.
