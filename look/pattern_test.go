@@ -89,3 +89,23 @@ func FuzzPattern(f *testing.F) {
 		}
 	})
 }
+
+// FuzzNamed checks that the pattern of a file's name fits that file, and no other.
+func FuzzNamed(f *testing.F) {
+	f.Add("HomeDomain/Library/SMS/sms.db", "HomeDomain", "Library/SMS/sms.db")
+	f.Add("3d0d7e5fb2ce288813306e4d4636395e047a3d28", "D", "[x]")
+	f.Add("Manifest.db", "", "")
+	f.Fuzz(func(t *testing.T, text, domain, name string) {
+		p := Named(text)
+		if fits := p.Match(domain, name, "ff/x"); fits && domain+"/"+name != text && !(name == "" && domain == text) {
+			t.Errorf("%q fits %q", text, domain+"/"+name)
+		}
+		if strings.Contains(domain, "/") || domain == "" || isBlobPath(domain+"/"+name) {
+			return
+		}
+		at := tree.Key{Domain: domain, Name: name}
+		if own := Named(domain + "/" + name); !own.Match(domain, name, "ff/x") || !own.within(&at, nil) {
+			t.Errorf("%q does not fit itself", domain+"/"+name)
+		}
+	})
+}

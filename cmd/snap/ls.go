@@ -103,9 +103,11 @@ write them.`,
 // list collects what a lister wants. lost says what of the list cannot be read.
 func (a *app) list(ctx context.Context, r *repo.Repo, s *repo.Snapshot, l *lister) (lost, err error) {
 	if l.names != nil && l.domain != noDomain {
-		if lost, err = a.listLocked(ctx, l); !errors.Is(err, look.ErrLocked) {
+		lost, err = a.listLocked(ctx, l)
+		if !errors.Is(err, look.ErrLocked) && (lost == nil || len(l.items) > 0) {
 			return lost, err
 		}
+		// Without names, list the paths in the backup folder.
 		l.names, l.byPath, l.items = nil, false, []lsItem{}
 	}
 	only := l.domain
