@@ -157,7 +157,7 @@ An existing repository that was moved to such a share, and a mirror on one, need
 				fmt.Fprintf(w, "created repository %.8s in %s\n", result.ID, dir)
 				if protection.Period > 0 {
 					fmt.Fprintf(w, "the store protects each file for %s\n", periodText(protection.Period))
-					a.remark("Run \"snap protect\" daily on a second computer (snap help protect).")
+					a.remark("Run \"snap protect --lock %s\" daily on a second computer (snap help protect).", flags.lock)
 				}
 				if kind == crypto.PasswordSlot {
 					a.remark("Keep the password: without it the repository cannot be read.\nTo get a recovery key, run \"snap key add --recovery\".")

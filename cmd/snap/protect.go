@@ -22,7 +22,7 @@ type protectFlags struct{ lock, mode string }
 func (p *protectFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&p.lock, "lock", "", "let the object store protect each file for this `time`, such as 30d")
-	f.StringVar(&p.mode, "lock-mode", "", "with --lock: `mode` of the protection, governance (default) or compliance")
+	f.StringVar(&p.mode, "lock-mode", "", "with --lock: `mode` of the protection, governance or compliance (default: that of the store, or else governance)")
 }
 
 // protection returns what the flags say; zero if they say nothing.
@@ -150,13 +150,14 @@ Protected are keys, config, packs, index, snapshots, kept backup passwords,
 certificates and the ledger. With the mode "governance", an access key with a
 special right can end the protection; with "compliance" nobody can, until the
 time is over.`,
-		Example: "  snap protect\n  snap protect --lock 30d\n  snap protect --restore-hidden \"2026-01-31 15:04\"",
+		Example: "  snap protect --lock 30d\n  snap protect --dry-run\n  snap protect --restore-hidden \"2026-01-31 15:04\"",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if opts.Protection, err = flags.protection(); err != nil {
 				return err
 			}
+			opts.KeepMode = flags.mode == ""
 			var at time.Time
 			if cmd.Flags().Changed("restore-hidden") {
 				if at, err = parseMoment(restore); err != nil {

@@ -59,6 +59,8 @@ type Options struct {
 	// Protection is set for the store if it has another one. The zero value keeps what the
 	// store has.
 	Protection backend.Protection
+	// KeepMode keeps the mode that the store has, if it has a protection already.
+	KeepMode bool
 	// DryRun changes nothing.
 	DryRun bool
 	// Parallel is the number of requests at a time; 0 means one.
@@ -163,6 +165,9 @@ func rule(ctx context.Context, s backend.Protector, opts Options) (p backend.Pro
 		want = p
 	case errors.Is(err, errors.ErrUnsupported), err != nil && ctx.Err() != nil:
 		return p, false, err
+	}
+	if opts.KeepMode && err == nil && p.Period > 0 {
+		want.Compliance = p.Compliance
 	}
 	set = err != nil || want != p
 	if !opts.DryRun {

@@ -222,6 +222,19 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A daily run that does not name a mode does not weaken that of the store.
+func TestKeepMode(t *testing.T) {
+	t.Parallel()
+	s := newStore(backend.Protection{Period: month, Compliance: true})
+	s.put("config", "config")
+	opts := s.options()
+	opts.Protection.Period, opts.KeepMode = 2*month, true
+	r, err := protect.Run(t.Context(), s, opts)
+	if want := (backend.Protection{Period: 2 * month, Compliance: true}); err != nil || r.Protection != want || s.rule != want {
+		t.Errorf("the protection is %+v, the store has %+v, %v", r.Protection, s.rule, err)
+	}
+}
+
 func TestOff(t *testing.T) {
 	t.Parallel()
 	s := newStore(backend.Protection{})

@@ -411,6 +411,9 @@ func (b *Backend) afterFailure(ctx context.Context, name string, data []byte, er
 			if err == nil && bytes.Equal(stored, data) {
 				return nil
 			}
+			if err == nil && !bytes.Equal(stored, data) {
+				return backend.ErrExist // somebody else has put it: a part would be shorter
+			}
 		}
 		if _, err := client.Do(cleaning, http.MethodDelete, url(name), nil, nil); err != nil {
 			return err

@@ -41,9 +41,10 @@ type protectionFile struct {
 
 const protectionNote = "snap protects each file that it puts for this time; see snap help protect"
 
-// The limits of a period. Stores refuse more than a hundred years.
+// The limits of a period. Whoever may put files can put a note with another one, so a note
+// with a period that nobody sets is not obeyed. Stores refuse more than a hundred years.
 const (
-	minProtection = time.Second
+	minProtection = time.Hour
 	maxProtection = 100 * 365 * 24 * time.Hour
 )
 
