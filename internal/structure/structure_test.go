@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"repo/backend/..."},
 	{"repo/internal/layout", "repo/keep", "repo/replace", "repo/tree"},
 	{"config"},
-	{"repo/internal/configs"},      // needs no key
+	{"repo/internal/configs"}, // needs no key
 	{"repo/mirror", "repo/parity", "repo/protect"}, // need no key
 	{"repo/internal/store"},
 	{"repo/internal/access", "repo/internal/certificate", "repo/internal/chain", "repo/internal/indexfile", "repo/internal/ledger", "repo/internal/lock", "repo/internal/record", "repo/internal/usage"},
