@@ -47,7 +47,7 @@ With -r, the repository is made there, and stays: in a new or empty folder, or
 at an address ("snap help stores"), to try a store. SNAP_REPOSITORY and the
 configuration file do not count.`,
 		Example: "  snap demo\n  snap demo -r sftp:anna@nas.local:/volume1/demo --scale tiny",
-		Args: cobra.NoArgs,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if d.size, err = synthetic.ParseScale(scale); err != nil {
 				return usageError{err}
