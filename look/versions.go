@@ -70,7 +70,7 @@ type Finder struct {
 }
 
 // NewFinder returns a finder of the files that match. from and to, unless zero, limit
-// the times of the files.
+// the versions to those of files with times from from on and before to.
 func NewFinder(r *repo.Repo, p *Patterns, from, to time.Time) *Finder {
 	return &Finder{r: r, patterns: p, from: from, to: to, parts: map[chunk.ID]*part{}, files: map[[2]string]*Versions{}}
 }
@@ -229,7 +229,7 @@ func (f *Finder) match(p *part, n *tree.Node) {
 	l := &leaf{}
 	for i := range n.Entries {
 		e := &n.Entries[i]
-		if e.Kind != tree.File || !f.patterns.Match(e.Domain, e.Name, e.Path) || !f.timely(modTime(e)) {
+		if e.Kind != tree.File || !f.patterns.Match(e.Domain, e.Name, e.Path) {
 			continue
 		}
 		l.found = append(l.found, newFound(e.Domain, e.Name, e.Path, e.Content.Size, modTime(e), &e.Content))
@@ -257,7 +257,7 @@ func (f *Finder) locked(ctx context.Context, v *Reader) (*part, error) {
 			p.lost = append(p.lost, err)
 		case err != nil:
 			return nil, err
-		case f.timely(file.ModTime):
+		default:
 			l.found = append(l.found, newFound(file.Domain, file.Name, file.Path, file.Size, file.ModTime, &file.Entry.Content))
 		}
 	}
@@ -366,7 +366,8 @@ func (f *Finder) vanish(id [2]string, s *repo.Snapshot) {
 	}
 }
 
-// Versions returns all versions of the files that were found, in the order of their names.
+// Versions returns the versions of the files that were found, in the order of their names.
+// A version that says that a file is gone goes with the one before it.
 func (f *Finder) Versions() []*Versions {
 	list := slices.SortedFunc(maps.Values(f.files), func(a, b *Versions) int {
 		return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Path, b.Path))
@@ -382,5 +383,30 @@ func (f *Finder) Versions() []*Versions {
 			one.Last = f.all[end-1]
 		}
 	}
-	return list
+	if f.from.IsZero() && f.to.IsZero() {
+		return list
+	}
+	// Only now: a file whose time has left the range is not gone.
+	var timely []*Versions
+	for _, v := range list {
+		if chosen := f.choose(v.List); len(chosen) > 0 {
+			timely = append(timely, &Versions{v.Domain, v.Name, v.Path, chosen})
+		}
+	}
+	return timely
+}
+
+// choose returns the versions with times in the range.
+func (f *Finder) choose(list []Version) []Version {
+	var chosen []Version
+	keep := false
+	for _, one := range list {
+		if one.Change != Gone {
+			keep = f.timely(one.ModTime)
+		}
+		if keep {
+			chosen = append(chosen, one)
+		}
+	}
+	return chosen
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// storeDay stores a snapshot of files, given as DOMAIN/NAME and content.
+// storeDay stores a snapshot of files, given as DOMAIN/NAME and content. What follows an @ in
+// the content is the time of the file.
 func storeDay(t *testing.T, r *repo.Repo, day int, files map[string]string) *repo.Snapshot {
 	t.Helper()
 	ctx := context.Background()
@@ -30,7 +32,15 @@ func storeDay(t *testing.T, r *repo.Repo, day int, files map[string]string) *rep
 			t.Fatal(err)
 		}
 		domain, name, _ := strings.Cut(full, "/")
-		entries = append(entries, tree.Entry{Domain: domain, Name: name, Path: "blob/" + full, Content: c})
+		e := tree.Entry{Domain: domain, Name: name, Path: "blob/" + full, Content: c}
+		if _, at, ok := strings.Cut(text, "@"); ok {
+			sec, err := strconv.ParseInt(at, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.ModTime = tree.AtSecond(sec)
+		}
+		entries = append(entries, e)
 	}
 	slices.SortFunc(entries, func(a, b tree.Entry) int { return a.Key().Compare(b.Key()) })
 	for i := range entries {
@@ -223,6 +233,50 @@ func TestFinderTimes(t *testing.T) {
 		}
 		if n := len(f.Versions()); n != tt.want {
 			t.Errorf("%v to %v: %d files", tt.from, tt.to, n)
+		}
+	}
+}
+
+// A file is not gone because its time has left the range, nor added or back because it has
+// come into it.
+func TestFinderTimesOfChanges(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	r := repotest.Create(t, memory.New())
+	var snapshots []*repo.Snapshot
+	for i, files := range []map[string]string{
+		{"D/changed": "a@10", "D/removed": "x@10", "D/new": "n@30"},
+		{"D/changed": "b@20", "D/removed": "x@10", "D/new": "n@30"},
+		{"D/changed": "c@10"},
+	} {
+		snapshots = append(snapshots, storeDay(t, r, i+1, files))
+	}
+	for _, tt := range []struct {
+		from, to int64
+		want     string
+	}{
+		{0, 100, "changed added 1-1, changed changed 2-2, changed changed 3-3, new added 1-2, new gone 3-3, removed added 1-2, removed gone 3-3, "},
+		{10, 11, "changed added 1-1, changed changed 3-3, removed added 1-2, removed gone 3-3, "},
+		{20, 21, "changed changed 2-2, "},
+		{30, 31, "new added 1-2, new gone 3-3, "},
+		{40, 50, ""},
+	} {
+		f := NewFinder(r, nil, time.Unix(tt.from, 0), time.Unix(tt.to, 0))
+		for _, s := range snapshots {
+			if err := f.Add(ctx, Open(r, s, nil), func(err error) { t.Error(err) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // Versions changes nothing
+			got := ""
+			for _, v := range f.Versions() {
+				for _, one := range v.List {
+					got += fmt.Sprintf("%s %s %d-%d, ", v.Name, one.Change, one.First.Time.Day(), one.Last.Time.Day())
+				}
+			}
+			if got != tt.want {
+				t.Errorf("%d to %d: got %s, want %s", tt.from, tt.to, got, tt.want)
+			}
 		}
 	}
 }
