@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"slices"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
@@ -51,7 +52,11 @@ Bytes that a terminal could obey are not written to one: use > FILE.`,
 			if err != nil {
 				return err
 			}
-			counted := &countingWriter{w: a.rawOutput()}
+			counted, finish := &countingWriter{w: a.stdout}, func() error { return nil }
+			if a.onTerminal() {
+				text := &textOnly{w: a.stdout}
+				counted.w, finish = text, text.finish
+			}
 			if offset == 0 && !cmd.Flags().Changed("length") {
 				_, err = io.Copy(counted, c)
 			} else {
@@ -64,7 +69,10 @@ Bytes that a terminal could obey are not written to one: use > FILE.`,
 			if errors.Is(err, repo.ErrDamaged) {
 				return fmt.Errorf("%s ends after %s: %w", f.FullName(), plural(counted.n, "byte"), err)
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			return finish()
 		},
 	}
 	cmd.Flags().Int64Var(&offset, "offset", 0, "begin at this `byte`, counted from 0")
@@ -88,29 +96,61 @@ func (c *countingWriter) Write(b []byte) (int, error) {
 // errBinary says that a terminal could obey what should be written to it.
 var errBinary = errors.New("the file has bytes that a terminal could obey, so it is not written to one")
 
-// rawOutput returns standard output for the content of files.
-func (a *app) rawOutput() io.Writer {
+// onTerminal reports whether standard output is a terminal.
+func (a *app) onTerminal() bool {
 	w := a.stdout
 	if o, ok := w.(*output); ok {
 		w = o.w
 	}
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		return textOnly{a.stdout}
-	}
-	return a.stdout
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// textOnly refuses bytes that a terminal could obey.
-type textOnly struct{ w io.Writer }
+// textOnly refuses bytes that a terminal could obey. Only UTF-8 passes: some terminals obey
+// the byte 9B, for example, like ESC and a bracket.
+type textOnly struct {
+	w    io.Writer
+	rest []byte // the beginning of a character, or a carriage return: what follows decides
+}
 
-func (t textOnly) Write(b []byte) (int, error) {
-	if i := bytes.IndexFunc(b, obeyed); i >= 0 {
+func (t *textOnly) Write(b []byte) (int, error) {
+	all := slices.Concat(t.rest, b)
+	end := textEnd(all)
+	if end < 0 {
 		return 0, errBinary
 	}
-	return t.w.Write(b)
+	t.rest = slices.Clone(all[end:])
+	if _, err := t.w.Write(all[:end]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// finish refuses what would only be harmless if more followed.
+func (t *textOnly) finish() error {
+	if len(t.rest) > 0 {
+		return errBinary
+	}
+	return nil
+}
+
+// textEnd returns how many bytes a terminal may get before more are known, or -1 if it could
+// obey some of them.
+func textEnd(b []byte) int {
+	for i := 0; i < len(b); {
+		r, n := utf8.DecodeRune(b[i:])
+		switch {
+		case !utf8.FullRune(b[i:]), r == '\r' && i+1 == len(b):
+			return i
+		case r == utf8.RuneError && n == 1, r == '\r' && b[i+1] != '\n', r != '\r' && obeyed(r):
+			return -1
+		}
+		i += n
+	}
+	return len(b)
 }
 
 // obeyed reports whether a terminal could do something else than show a character.
 func obeyed(r rune) bool {
-	return unicode.IsControl(r) && r != '\n' && r != '\t' && r != '\r' || unicode.Is(unicode.Bidi_Control, r)
+	return unicode.IsControl(r) && r != '\n' && r != '\t' || unicode.Is(unicode.Bidi_Control, r)
 }

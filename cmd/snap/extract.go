@@ -81,7 +81,7 @@ are complete; an archive file is not there.`,
 			if err != nil {
 				return usageError{err}
 			}
-			if err := flags.check(); err != nil {
+			if err := flags.check(a.onTerminal()); err != nil {
 				return err
 			}
 			v, closeLook, err := a.openLook(cmd, argv[0], flags.source)
@@ -107,12 +107,14 @@ are complete; an archive file is not there.`,
 func (f *extractFlags) target() string { return f.dir + f.tar + f.zip }
 
 // check returns an error if the target cannot be written.
-func (f *extractFlags) check() error {
+func (f *extractFlags) check(onTerminal bool) error {
 	switch target := f.target(); {
 	case f.dryRun:
 		return nil
 	case target == "":
 		return usageError{errors.New("say where the files go: --to FOLDER, --tar FILE or --zip FILE, or list them with --dry-run")}
+	case target == "-" && f.dir == "" && onTerminal:
+		return usageError{errors.New("an archive is not written to a terminal: write it to a file, or to a program with |")}
 	case target == "-" && f.dir == "":
 		return nil
 	case f.dir != "":
@@ -188,7 +190,7 @@ func (a *app) writeExtract(ctx context.Context, items []extract.Item, flags *ext
 	case flags.dir != "":
 		return extract.Folder(ctx, items, flags.dir, p)
 	case name == "-":
-		return extract.Archive(ctx, items, a.rawOutput(), format, p)
+		return extract.Archive(ctx, items, a.stdout, format, p)
 	}
 	return extract.ArchiveFile(ctx, items, name, format, p)
 }
