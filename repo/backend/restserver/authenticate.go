@@ -1,6 +1,7 @@
 package restserver
 
 import (
+	"math"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -35,17 +36,19 @@ func (q *request) unauthorized() error {
 	return &refusal{status: http.StatusUnauthorized, text: "a user and the right password, or a client certificate, are needed"}
 }
 
-// login checks a password. An address that has tried wrong ones must wait, unless the
-// password is known to be right: attempts of others do not end a backup.
+// login checks a password. An address that has tried wrong ones of a user must wait, unless
+// the password is known to be right: attempts of others do not end a backup. Behind a proxy,
+// all clients have one address; whoever guesses there slows only the users whose passwords
+// they guess.
 func (q *request) login(name, password string) error {
 	if q.opts.Users.isKnown(name, password) {
 		q.user = name
 		return nil
 	}
-	host := remoteOf(q.Request)
+	from := guesser(remoteOf(q.Request), name)
 	// An attempt counts as wrong before the check, or many at the same time would count late.
-	if wait := q.failures.attempt(host); wait > 0 {
-		return &refusal{status: http.StatusTooManyRequests, text: "too many wrong passwords came from this address", after: wait}
+	if wait := q.failures.attempt(from); wait > 0 {
+		return &refusal{status: http.StatusTooManyRequests, text: "too many wrong passwords of this user came from this address", after: wait}
 	}
 	right, err := q.opts.Users.check(q.Context(), name, password)
 	if err != nil {
@@ -54,7 +57,7 @@ func (q *request) login(name, password string) error {
 	if !right {
 		return q.unauthorized()
 	}
-	q.failures.forget(host)
+	q.failures.forget(from)
 	q.user = name
 	return nil
 }
@@ -62,21 +65,30 @@ func (q *request) login(name, password string) error {
 const (
 	freeFailures = 10 // wrong passwords that cost nothing
 	longestWait  = 5 * time.Minute
-	maxHosts     = 1024
+	maxGuessers  = 4096
 )
 
-// failures count the wrong passwords of addresses.
+// failures count the wrong passwords of users, by address.
 type failures struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	hosts map[string]*failure
+	mu       sync.Mutex
+	guessers map[[2]string]*failure
 }
 
 type failure struct {
 	count int
 	until time.Time // no attempt before
 	last  time.Time
+}
+
+// guesser returns what wrong passwords are counted by: an address and a user. No name that
+// a client sends is kept if it cannot be a user.
+func guesser(host, user string) [2]string {
+	if CheckUserName(user) != nil {
+		user = ""
+	}
+	return [2]string{hostKey(host), user}
 }
 
 // hostKey returns what counts as one address: a host with IPv6 has 2^64 of them.
@@ -92,16 +104,16 @@ func hostKey(host string) string {
 	return p.String()
 }
 
-// attempt notes an attempt of an address, or returns how long the address must wait before it.
-func (f *failures) attempt(host string) (wait time.Duration) {
+// attempt notes an attempt of a guesser, or returns how long to wait before it.
+func (f *failures) attempt(from [2]string) (wait time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now, key := f.now(), hostKey(host)
-	h := f.hosts[key]
+	now := f.now()
+	h := f.guessers[from]
 	if h == nil {
 		f.makeRoom(now)
 		h = &failure{}
-		f.hosts[key] = h
+		f.guessers[from] = h
 	}
 	if wait := h.until.Sub(now); wait > 0 {
 		return wait
@@ -114,25 +126,26 @@ func (f *failures) attempt(host string) (wait time.Duration) {
 	return 0
 }
 
-// makeRoom forgets addresses that have not tried for long, and, if there are too many, one
-// of the others.
+// makeRoom forgets guessers that have not tried for long and, if there are too many, one
+// that has tried the least: many made-up users must not make a real one forgotten.
 func (f *failures) makeRoom(now time.Time) {
-	for key, h := range f.hosts {
+	var least [2]string
+	fewest := math.MaxInt
+	for key, h := range f.guessers {
 		if now.Sub(h.last) > 2*longestWait {
-			delete(f.hosts, key)
+			delete(f.guessers, key)
+		} else if h.count < fewest {
+			least, fewest = key, h.count
 		}
 	}
-	for key := range f.hosts {
-		if len(f.hosts) < maxHosts {
-			return
-		}
-		delete(f.hosts, key)
+	if len(f.guessers) >= maxGuessers {
+		delete(f.guessers, least)
 	}
 }
 
-// forget forgets an address that knows a password.
-func (f *failures) forget(host string) {
+// forget forgets a guesser who knows the password.
+func (f *failures) forget(from [2]string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.hosts, hostKey(host))
+	delete(f.guessers, from)
 }

@@ -108,7 +108,7 @@ func New(store backend.Backend, opts Options) *Server {
 		quotas:   &quotas{store: store, limit: opts.Quota, now: opts.Now, scopes: map[string]*scope{}},
 		names:    nameLocks{held: map[string]chan struct{}{}},
 		locks:    lockOwners{start: opts.Now(), now: opts.Now, owners: map[string]lockOwner{}},
-		failures: failures{now: opts.Now, hosts: map[string]*failure{}},
+		failures: failures{now: opts.Now, guessers: map[[2]string]*failure{}},
 		stats:    newStats(),
 		done:     make(chan struct{}, 1),
 	}

@@ -187,7 +187,7 @@ func TestRememberedPasswords(t *testing.T) {
 func TestGuessing(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	opts := withUsers(t, "anna", "ben")
+	opts := withUsers(t, "anna", "ben", "carl")
 	opts.Now = func() time.Time { return now }
 	s := New(memory.New(), opts)
 	try := func(user, password, from string) *httptest.ResponseRecorder {
@@ -218,21 +218,30 @@ func TestGuessing(t *testing.T) {
 	}
 	expect(t, try("anna", "pw-anna", "[2001:db8::9]:1"), 429, "")
 	expect(t, try("ben", "pw-ben", "[2001:db8::9]:1"), 200, "")
+	// Others who come through the same proxy need not wait, though they were never there before.
+	expect(t, try("carl", "pw-carl", "[2001:db8::9]:1"), 200, "")
+	expect(t, try("nobody", "guess", "[2001:db8::9]:1"), 401, "")
 	expect(t, try("anna", "pw-anna", "192.0.2.1:1"), 200, "")
 	day := 0
 	for end := now.Add(24 * time.Hour); now.Before(end); now = now.Add(time.Second) {
-		if s.failures.attempt("2001:db8::1") == 0 {
+		if s.failures.attempt(guesser("2001:db8::1", "anna")) == 0 {
 			day++
 		}
 	}
 	if day > 24*60*60/int(longestWait/time.Second)+20 {
 		t.Errorf("%d attempts in a day", day)
 	}
-	for i := range maxHosts + 100 {
-		s.failures.attempt(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))
+	for i := range maxGuessers + 100 {
+		s.failures.attempt(guesser(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), "anna"))
+		s.failures.attempt(guesser("2001:db8::1", fmt.Sprint("made-up", i)))
+		s.failures.attempt(guesser("2001:db8::1", strings.Repeat("long", 1000)+fmt.Sprint(i)))
 	}
-	if n := len(s.failures.hosts); n > maxHosts {
-		t.Errorf("%d addresses are remembered", n)
+	if n := len(s.failures.guessers); n > maxGuessers {
+		t.Errorf("%d guessers are remembered", n)
+	}
+	s.failures.attempt(guesser("2001:db8::1", "anna")) // perhaps it is time for one
+	if s.failures.attempt(guesser("2001:db8::1", "anna")) == 0 {
+		t.Error("made-up users have made a guesser forgotten")
 	}
 }
 
