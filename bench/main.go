@@ -17,6 +17,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -67,6 +68,10 @@ type config struct {
 	from    string // file of an earlier report
 	guard   string // file of limits
 	update  bool   // write that file
+	// distant compares repositories in an object store, the program gateway.
+	distant   bool
+	gateway   string
+	roundTrip time.Duration
 }
 
 var encryptions = []string{"none", "all", "alternate"} // by synthetic.Encryption
@@ -101,6 +106,9 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	f.StringVar(&c.from, "from", "", "measure nothing; print the report in this `file`, which -json has printed")
 	f.StringVar(&c.guard, "guard", "", "compare one small series of snap with the limits in this `file`, and nothing else; -dir should be a memory disk")
 	f.BoolVar(&c.update, "guard-update", false, "write what was measured as the new limits of -guard")
+	f.BoolVar(&c.distant, "distant", false, "compare repositories in an object store far away: times, requests and bytes")
+	f.StringVar(&c.gateway, "versitygw", cmp.Or(os.Getenv("SNAP_TEST_VERSITYGW"), "versitygw"), "the object store's `program`, for -distant")
+	f.DurationVar(&c.roundTrip, "round-trip", 20*time.Millisecond, "`time` that a request and its answer need on the way, half of it in each direction, for -distant")
 	f.StringVar(&c.date, "date", time.Now().UTC().Format(time.DateOnly), "`date` to print")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -206,6 +214,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if c.guard != "" {
 		return runGuard(ctx, c, c.guard, c.update, stdout, stderr)
 	}
+	if c.distant {
+		return runDistant(ctx, c, args, stdout, stderr)
+	}
 	tools, missing, err := findTools(ctx, c)
 	if err != nil {
 		return err
@@ -269,7 +280,7 @@ func workFolder(parent string) (string, error) {
 // publicArgs removes paths of this machine from a command line, so that a report can be
 // published.
 func publicArgs(args []string) []string {
-	private := map[string]bool{"dir": true, "restore-to": true, "date": true, "keep": true}
+	private := map[string]bool{"dir": true, "restore-to": true, "date": true, "keep": true, "versitygw": true}
 	for _, name := range toolNames() {
 		private[name] = true
 	}

@@ -1,5 +1,7 @@
 package main
 
+import "strconv"
+
 func resticTool() tool {
 	return tool{
 		name: "restic", version: []string{"version"},
@@ -14,5 +16,11 @@ func resticTool() tool {
 		restore: func(p params) []string { return []string{"restore", p.id, "--target", p.target} },
 		check:   func(params) []string { return []string{"check", "--read-data"} },
 		listAll: func(params) []string { return []string{"snapshots", "--json"} },
+
+		createDistant: func() []string { return []string{"init"} },
+		structure:     func() []string { return []string{"check"} },
+		prune: func(keep int) []string {
+			return []string{"forget", "--group-by", "paths", "--keep-last", strconv.Itoa(keep), "--prune"}
+		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
@@ -25,6 +26,10 @@ func snapTool() tool {
 		check:   func(params) []string { return []string{"check", "--read-data"} },
 		listAll: func(params) []string { return []string{"snapshots", "--json"} },
 		history: snapHistory,
+
+		createDistant: func() []string { return []string{"init", "-o", "s3.make-bucket=true"} },
+		structure:     func() []string { return []string{"check"} },
+		prune:         func(keep int) []string { return []string{"forget", "--keep-last", strconv.Itoa(keep), "--prune"} },
 	}
 }
 

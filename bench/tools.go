@@ -39,6 +39,10 @@ type tool struct {
 	restore func(p params) []string // runs in target and makes target/folder
 	check   func(p params) []string // nil if the program has none
 	listAll func(p params) []string // prints all snapshots; nil if the program has no list
+	// These are for -distant; nil if the program is not compared there.
+	createDistant func() []string // makes a repository, and its bucket
+	structure     func() []string // checks what there is without reading all data
+	prune         func(keep int) []string
 	// history adds n snapshots with known content to a repository. Nil if only store can.
 	history func(ctx context.Context, repo string, n int) error
 }

@@ -42,6 +42,7 @@ var layers = [][]string{
 	{"device/host"},
 	{"device/simulator/..."},
 	{"device/drill/..."},
+	{"bench/farstore"},
 	{"bench", "cmd/..."},
 }
 
