@@ -12,6 +12,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/cache"
 	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/snap-backup/snap/repo/backend/retry"
+	"github.com/snap-backup/snap/repo/backend/window"
 )
 
 // cacheLimit is how many bytes the caches of all repositories may have together.
@@ -76,21 +77,12 @@ func (c closer) RemoveStale(ctx context.Context, age time.Duration) (int, error)
 // The kinds of distant stores. A store has more methods if it has folders, and if there is a
 // cache in front of it.
 type (
-	repeating interface {
-		backend.Backend
-		backend.AppendOnly
-		backend.FileReader
-		backend.Freer
-		backend.NoFsyncer
-		backend.Protector
-		backend.RangeLister
-	}
 	distantStore struct {
-		repeating
+		*window.Backend
 		closer
 	}
 	distantFolders struct {
-		repeating
+		*window.Backend
 		backend.Folders
 		closer
 	}
@@ -119,9 +111,10 @@ func (a *app) openAddress(ctx context.Context, dir string, create bool) (storage
 	end := far.end
 	again := retry.New(far.Backend, a.repeatOptions(far.connections))
 	folders, hasFolders := again.(backend.Folders)
-	plain, _ := again.(repeating)
+	repeating, _ := again.(window.Store)
+	plain := window.New(repeating)
 	if a.usesCache() {
-		if c := a.cacheFor(ctx, again); c != nil {
+		if c := a.cacheFor(ctx, plain); c != nil {
 			if hasFolders {
 				return cachedFolders{c, folders, end}, nil
 			}

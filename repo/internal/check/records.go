@@ -16,6 +16,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/parity"
 	"github.com/snap-backup/snap/repo/tree"
+	"golang.org/x/sync/errgroup"
 )
 
 // reportMarked reports what a snapshot's record lists as lost.
@@ -301,15 +302,31 @@ func (c *Checker) passOver(ctx context.Context, dir string, err error) error {
 // neededDirs are the folders of records without which snapshots cannot be read, or may be lost.
 var neededDirs = []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.ConfigsDir, layout.LedgerDir}
 
+// listings is how many folders are listed at the same time, so that a store far away is not
+// asked for one after another.
+const listings = 4
+
 // reportStrays reports files whose names do not belong in their folders.
 func (c *Checker) reportStrays(ctx context.Context) error {
-	for _, dir := range append(slices.Clone(neededDirs), layout.RunsDir, layout.ChecksDir, layout.ParityDir, layout.CertificatesDir, layout.SecretsDir, layout.PrunesDir, layout.LocksDir) {
-		err := c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
-			if _, err := layout.ParseFileID(f.Name); err != nil {
-				c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
-			}
+	dirs := append(slices.Clone(neededDirs), layout.RunsDir, layout.ChecksDir, layout.ParityDir, layout.CertificatesDir, layout.SecretsDir, layout.PrunesDir, layout.LocksDir)
+	strays, errs := make([][]string, len(dirs)), make([]error, len(dirs))
+	var g errgroup.Group
+	g.SetLimit(listings)
+	for i, dir := range dirs {
+		g.Go(func() error {
+			errs[i] = c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
+				if _, err := layout.ParseFileID(f.Name); err != nil {
+					strays[i] = append(strays[i], f.Name)
+				}
+				return nil
+			})
 			return nil
 		})
+	}
+	_ = g.Wait() // errors are judged one after another
+	for i, dir := range dirs {
+		err := errs[i]
+		c.Report.Unreferenced = append(c.Report.Unreferenced, strays[i]...)
 		if err != nil && dir == layout.LedgerDir && slices.ContainsFunc(c.damagedLedger, isUnlistedLedger) {
 			continue // it is reported
 		}

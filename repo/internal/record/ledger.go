@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/replace"
+	"golang.org/x/sync/errgroup"
 )
 
 // enterAtOnce is how many bytes of records are held in memory to enter them.
@@ -101,15 +103,27 @@ func Delete(ctx context.Context, r *store.Store, ids ...layout.FileID) error {
 	return deleteFiles(ctx, r, ids...)
 }
 
-func deleteFiles(ctx context.Context, r *store.Store, ids ...layout.FileID) (gone error) {
-	for _, id := range ids {
-		err := replace.Delete(ctx, r.Backend, layout.SnapshotsDir+id.String())
-		if err != nil && !errors.Is(err, backend.ErrNotExist) {
+// deletes is how many records are removed at the same time, so that a store far away is not
+// asked for one after another.
+const deletes = 4
+
+func deleteFiles(ctx context.Context, r *store.Store, ids ...layout.FileID) error {
+	gone := make([]error, len(ids))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(deletes)
+	for i, id := range ids {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			err := replace.Delete(ctx, r.Backend, layout.SnapshotsDir+id.String())
+			if errors.Is(err, backend.ErrNotExist) {
+				gone[i], err = err, nil
+			}
 			return err
-		}
-		gone = errors.Join(gone, err)
+		})
 	}
-	return gone
+	return cmp.Or(g.Wait(), errors.Join(gone...))
 }
 
 // Withdraw removes a record that this process has just stored and that must not stay. It
