@@ -57,7 +57,8 @@ type Info struct {
 //
 // Concurrency. Many goroutines may call all methods at the same time, and many
 // processes may use one store at the same time. When one of them has put or deleted a
-// file, all see that immediately.
+// file, all see that immediately, also in a listing that begins later. Locks rely on that: a
+// process that does not find its own lock in a listing does nothing else.
 //
 // Cancellation. A method called with a context that is done returns the context's
 // error and does nothing. If the context ends later, the method either returns the

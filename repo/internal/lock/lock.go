@@ -152,6 +152,11 @@ func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock
 		_ = l.remove(ctx)
 		return nil, err
 	}
+	if !slices.ContainsFunc(locks, func(o Info) bool { return o.ID == l.id || o.session == l.body.Session }) {
+		err := l.unseen(ctx)
+		_ = l.remove(ctx)
+		return nil, fmt.Errorf("lock the repository: %w", err)
+	}
 	for _, o := range locks {
 		switch {
 		case o.ID == l.id && o.session == "": // its own file, which cannot be read
@@ -172,6 +177,19 @@ func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock
 	l.stop = stop
 	go l.keepFresh(inner)
 	return l, nil
+}
+
+// ErrListsLate says that a store does not list what was just put. Then two processes may not
+// see each other's locks, and a prune may remove what a backup relies on.
+var ErrListsLate = errors.New("the store does not list a file that was just put, so it cannot be shared safely (use a store whose listings are up to date, as those of Amazon S3 are)")
+
+// unseen returns why a listing does not show this lock: the store lists late, or another process
+// has removed the lock.
+func (l *Lock) unseen(ctx context.Context) error {
+	if err := l.stillHeld(ctx); err != nil {
+		return err
+	}
+	return ErrListsLate
 }
 
 // newBody returns the content of a new lock of this process.

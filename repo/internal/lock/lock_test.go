@@ -515,3 +515,42 @@ func TestWritersAvoidRetiredPacks(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// late is a store that lists a file only some time after it was put.
+type late struct {
+	*memory.Backend
+	hidden string // that is not listed yet
+	gone   bool   // whether that file is removed before it is listed
+}
+
+func (b *late) Put(ctx context.Context, name string, data []byte) error {
+	b.hidden = name
+	return b.Backend.Put(ctx, name, data)
+}
+
+func (b *late) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+	if b.gone {
+		_ = b.Delete(ctx, b.hidden)
+	}
+	return b.Backend.List(ctx, prefix, func(f backend.Info) error {
+		if f.Name == b.hidden {
+			return nil
+		}
+		return fn(f)
+	})
+}
+
+// A store that lists late is noticed before anything is done, since processes would not see each
+// other's locks. So is a lock that somebody removes at once.
+func TestListsLate(t *testing.T) {
+	for gone, want := range map[bool]error{false: lock.ErrListsLate, true: store.ErrLockLost} {
+		be := &late{Backend: repotest.New(t), gone: gone}
+		r := openStore(t, be)
+		if _, err := lock.Acquire(t.Context(), r, lock.Write, "test"); !errors.Is(err, want) {
+			t.Errorf("removed %v: %v, want %v", gone, err, want)
+		}
+		if left := repotest.FilesIn(t, be.Backend, repotest.LocksDir); len(left) > 0 || r.Guard != nil {
+			t.Errorf("removed %v: locks %v are left", gone, left)
+		}
+	}
+}
