@@ -110,10 +110,31 @@ func Remove(ctx context.Context, r *store.Store, names []string) error {
 
 const (
 	// Unlist merges index files below smallIndex bytes if there are at least
-	// manySmall of them.
-	smallIndex = 1 << 20
-	manySmall  = 16
+	// manySmall of them, Merge if there are at least tooManySmall.
+	smallIndex   = 1 << 20
+	manySmall    = 16
+	tooManySmall = 24
 )
+
+// Merge merges small index files if there are too many. Each backup adds one, and a prune that
+// removes no pack would leave them all: then every process reads more each day. The caller
+// holds a prune lock.
+func Merge(ctx context.Context, r *store.Store) error {
+	small := 0
+	err := r.Backend.List(ctx, layout.IndexDir, func(f backend.Info) error {
+		if f.Size < smallIndex {
+			small++
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list index files: %w", err)
+	}
+	if small < tooManySmall {
+		return nil
+	}
+	return Unlist(ctx, r, nil)
+}
 
 // Unlist removes the given packs, and all packs that do not exist, from the index.
 // It replaces the index files that list them. It merges small index files if there

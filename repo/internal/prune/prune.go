@@ -15,6 +15,7 @@ import (
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/certificate"
+	"github.com/snap-backup/snap/repo/internal/indexfile"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/lock"
 	"github.com/snap-backup/snap/repo/internal/record"
@@ -156,6 +157,9 @@ func (p *pruner) prune(ctx context.Context) error {
 		if o != again {
 			break
 		}
+	}
+	if err := indexfile.Merge(ctx, p.r); err != nil && !backend.IsNoSpace(err) {
+		return err
 	}
 	if p.opts.Reserve {
 		if err := p.r.MakeReserve(ctx); err != nil && !backend.IsNoSpace(err) {
