@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -53,6 +54,7 @@ func Open(ctx context.Context, store string, roundTrip time.Duration) (*Line, er
 			r.SetURL(&url.URL{Scheme: "http", Host: store})
 			r.Out.Host = r.In.Host
 		},
+		ErrorLog:  slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // the program is told, too
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 	}
 	l.counter = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { l.count(proxy, w, r) }), ReadHeaderTimeout: time.Minute}
@@ -71,6 +73,17 @@ func (l *Line) Take() map[string]Traffic {
 	taken := l.counts
 	l.counts = map[string]Traffic{}
 	return taken
+}
+
+// Total returns what was asked for since the last call of Take.
+func (l *Line) Total() (all Traffic) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, t := range l.counts {
+		all.Requests += t.Requests
+		all.Bytes += t.Bytes
+	}
+	return all
 }
 
 func (l *Line) count(next http.Handler, w http.ResponseWriter, r *http.Request) {
