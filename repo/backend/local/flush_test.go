@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"testing"
@@ -48,6 +49,17 @@ func TestAllowNoFsync(t *testing.T) {
 		}
 		if left, err := d.readDir(tmpFolder); err != nil || len(left) > 0 {
 			t.Errorf("%v: tmp has %v, %v", errno, left, err)
+		}
+	}
+}
+
+// Whoever makes many folders does not fill the memory.
+func TestKnownFoldersAreBounded(t *testing.T) {
+	var d flushedFolders
+	for i := range 3*maxKnown + 1 {
+		name := fmt.Sprint(i)
+		if d.add(name); !d.known[name] || len(d.known) > maxKnown {
+			t.Fatalf("%d folders are known, the last one: %v", len(d.known), d.known[name])
 		}
 	}
 }

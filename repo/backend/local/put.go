@@ -201,8 +201,12 @@ type flushedFolders struct {
 	known map[string]bool
 }
 
+// maxKnown is how many folders are remembered. A repository has hundreds, but clients of a
+// server can make any number.
+const maxKnown = 10_000
+
 func (d *flushedFolders) add(folder string) {
-	if d.known == nil {
+	if d.known == nil || len(d.known) >= maxKnown {
 		d.known = make(map[string]bool)
 	}
 	d.known[folder] = true

@@ -116,8 +116,12 @@ func (q *request) post() error {
 	if err != nil {
 		return err
 	}
-	size := q.ContentLength
-	stored, err := q.quotas.take(q.Context(), q.scope(), size)
+	size, name := q.ContentLength, q.t.full(q.t.name)
+	folders, err := q.newFolders(name)
+	if err != nil {
+		return err
+	}
+	stored, err := q.quotas.take(q.Context(), q.scope(), cost(size), folders)
 	if err != nil {
 		return err
 	}
@@ -135,7 +139,6 @@ func (q *request) post() error {
 	if subtle.ConstantTimeCompare(got[:], want) != 1 {
 		return badSum("the body has another SHA-256 than its header says; nothing was stored")
 	}
-	name := q.t.full(q.t.name)
 	release, err := q.names.hold(q.Context(), name)
 	if err != nil {
 		return err

@@ -2,7 +2,9 @@ package restserver
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"path"
 	"sync"
 	"time"
 
@@ -23,7 +25,8 @@ type quotas struct {
 // scope is what one quota is about: the folder of a user, or the whole store.
 type scope struct {
 	mu      sync.Mutex
-	used    int64
+	used    int64 // by files
+	made    int64 // by folders, since the server began: listings have no folders
 	pending int64 // of the uploads that run
 	counted time.Time
 }
@@ -32,10 +35,12 @@ type scope struct {
 // runs on the server does not go through it.
 const recount = time.Hour
 
+// block is what an empty file or a folder takes.
+const block = 4096
+
 // cost is how much of a quota a file takes. Small files count as a block of a disk, or many
 // empty files would fill a disk and cost nothing.
 func cost(size int64) int64 {
-	const block = 4096
 	return max(block, (size+block-1)/block*block)
 }
 
@@ -65,19 +70,19 @@ func (q *quotas) count(ctx context.Context, prefix string, s *scope) error {
 	return nil
 }
 
-// take reserves room for a file. The caller calls done when it knows whether the file was
-// stored.
-func (q *quotas) take(ctx context.Context, prefix string, size int64) (done func(stored bool), err error) {
+// take reserves room for files and new folders. The caller calls done when it knows whether
+// they were stored.
+func (q *quotas) take(ctx context.Context, prefix string, files, folders int64) (done func(stored bool), err error) {
 	if q.limit == 0 {
 		return func(bool) {}, nil
 	}
-	s, n := q.scope(prefix), cost(size)
+	s, n := q.scope(prefix), files+folders
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := q.count(ctx, prefix, s); err != nil {
 		return nil, err
 	}
-	if s.used+s.pending+n > q.limit {
+	if s.used+s.made+s.pending+n > q.limit {
 		return nil, &refusal{status: http.StatusInsufficientStorage, reason: restapi.ReasonQuota, text: "the quota is used up"}
 	}
 	s.pending += n
@@ -86,7 +91,8 @@ func (q *quotas) take(ctx context.Context, prefix string, size int64) (done func
 		defer s.mu.Unlock()
 		s.pending -= n
 		if stored {
-			s.used += n
+			s.used += files
+			s.made += folders
 		}
 	}, nil
 }
@@ -115,5 +121,24 @@ func (q *quotas) free(ctx context.Context, prefix string) (left int64, ok bool, 
 	if err := q.count(ctx, prefix, s); err != nil {
 		return 0, false, err
 	}
-	return max(0, q.limit-s.used-s.pending), true, nil
+	return max(0, q.limit-s.used-s.made-s.pending), true, nil
+}
+
+// newFolders returns how much of a quota the folders above a name take that are missing.
+func (q *request) newFolders(name string) (size int64, err error) {
+	f, ok := q.store.(backend.Folders)
+	if !ok || q.opts.Quota == 0 {
+		return 0, nil
+	}
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		has, err := f.HasFolder(q.Context(), dir+"/")
+		switch {
+		case errors.Is(err, errors.ErrUnsupported), err == nil && has:
+			return size, nil
+		case err != nil:
+			return 0, err
+		}
+		size += block
+	}
+	return size, nil
 }

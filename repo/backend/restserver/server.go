@@ -243,10 +243,24 @@ func (q *request) scope() string {
 
 // create makes the folder of a repository.
 func (q *request) create() error {
-	if f, ok := q.store.(backend.Folders); ok && q.t.base != "" {
-		if err := f.MakeFolder(q.Context(), q.t.base+"/"); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	f, ok := q.store.(backend.Folders)
+	if !ok || q.t.base == "" {
+		return q.ok()
+	}
+	folders, err := q.newFolders(q.t.base + "/")
+	if err != nil {
+		return err
+	}
+	made := func(bool) {}
+	if folders > 0 { // who has used up a quota may still use the repository
+		if made, err = q.quotas.take(q.Context(), q.scope(), 0, folders); err != nil {
 			return err
 		}
+	}
+	err = f.MakeFolder(q.Context(), q.t.base+"/")
+	made(err == nil)
+	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		return err
 	}
 	return q.ok()
 }

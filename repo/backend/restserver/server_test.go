@@ -360,6 +360,34 @@ func TestQuota(t *testing.T) {
 	expect(t, ask(s.as("ben"), http.MethodPost, "/ben/keys/y", make([]byte, 10*4096), nil), 200, "")
 }
 
+// Folders take room, too, and go on doing so after files are counted anew. Those that exist
+// cost nothing.
+func TestQuotaOfFolders(t *testing.T) {
+	t.Parallel()
+	be, err := local.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	opts := quiet()
+	opts.Quota, opts.Now = 10*4096, func() time.Time { return now }
+	s := New(be, opts)
+	for i := range 6 {
+		expect(t, ask(s, http.MethodPost, fmt.Sprintf("/a%d/?create=true", i), nil, nil), 200, "")
+	}
+	for range 20 {
+		expect(t, ask(s, http.MethodPost, "/a1/?create=true", nil, nil), 200, "")
+	}
+	now = now.Add(2 * recount)
+	expect(t, ask(s, http.MethodPost, "/b/c/d/e/f/?create=true", nil, nil), 507, restapi.ReasonQuota)
+	expect(t, ask(s, http.MethodPost, "/a1/keys/1/2/x", []byte{}, nil), 200, "") // 3 folders, 1 file
+	expect(t, ask(s, http.MethodPost, "/c/?create=true", nil, nil), 507, restapi.ReasonQuota)
+	expect(t, ask(s, http.MethodPost, "/a1/?create=true", nil, nil), 200, "")
+	expect(t, ask(s, http.MethodDelete, "/a1/keys/1/2/x", nil, nil), 200, "")
+	expect(t, ask(s, http.MethodPost, "/a1/keys/3/x", []byte{}, nil), 507, restapi.ReasonQuota)
+	expect(t, ask(s, http.MethodPost, "/a1/keys/x", []byte{}, nil), 200, "")
+}
+
 // Errors of the store have their status, and no path of the server gets out.
 func TestErrorsOfTheStore(t *testing.T) {
 	t.Parallel()
