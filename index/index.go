@@ -11,6 +11,7 @@
 package index
 
 import (
+	"slices"
 	"sort"
 	"sync"
 
@@ -115,6 +116,40 @@ func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 	}
 	p.end = uint32(x.blocks.len())
 	x.packs = append(x.packs, p)
+}
+
+// Agrees reports whether a pack is unknown, or known with this size and header.
+func (x *Index) Agrees(id pack.ID, size int64, h *pack.Header) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	n, ok := x.byID[id]
+	if !ok {
+		return true
+	}
+	p := &x.packs[n]
+	if p.size != size || p.kind != h.Kind || int(p.end-p.first) != len(h.Blocks) {
+		return false
+	}
+	for i := range h.Blocks {
+		if !x.hasBlock(BlockRef(p.first)+BlockRef(i), &h.Blocks[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// hasBlock reports whether block number ref is like b.
+func (x *Index) hasBlock(ref BlockRef, b *pack.Block) bool {
+	own, end := x.blocks.at(int(ref)), x.end(ref)
+	if own.offset != b.Offset || own.stored != b.Stored || own.encoding() != b.Encoding || int(end-own.first) != len(b.Chunks) {
+		return false
+	}
+	for i, c := range b.Chunks {
+		if n := own.first + uint32(i); *x.ids.at(int(n)) != c.ID || x.size(n) != c.Length {
+			return false
+		}
+	}
+	return slices.Equal(x.dict(own), b.Dict)
 }
 
 func (x *Index) addDict(ids []chunk.ID) uint32 {

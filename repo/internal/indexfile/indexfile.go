@@ -6,11 +6,13 @@ package indexfile
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
@@ -27,21 +29,6 @@ func HeaderOf(x *index.Index, p index.Pack) pack.Header {
 		h.Blocks = append(h.Blocks, b)
 	}
 	return h
-}
-
-// SameHeader reports whether an index and the header of a pack agree.
-func SameHeader(x *index.Index, p index.Pack, h pack.Header) bool {
-	if p.Kind != h.Kind || len(p.Blocks) != len(h.Blocks) {
-		return false
-	}
-	for i, ref := range p.Blocks {
-		_, a := x.Block(ref)
-		b := &h.Blocks[i]
-		if a.Offset != b.Offset || a.Stored != b.Stored || a.Encoding != b.Encoding || !slices.Equal(a.Dict, b.Dict) || !slices.Equal(a.Chunks, b.Chunks) {
-			return false
-		}
-	}
-	return true
 }
 
 // MaxSize is the length in bytes from which a Builder adds no more packs to an index
@@ -144,7 +131,7 @@ func Unlist(ctx context.Context, r *store.Store, packs map[pack.ID]bool) error {
 	if err != nil {
 		return err
 	}
-	u := &unlister{r: r, unlist: packs, listed: map[pack.ID]bool{}}
+	u := &unlister{r: r, unlist: packs, listed: map[pack.ID][32]byte{}}
 	// List packs after index files. A pack is stored before the file that lists it,
 	// so a listed pack that does not exist now was removed.
 	if u.exists, err = r.ListPacks(ctx); err != nil {
@@ -187,9 +174,9 @@ func Unlist(ctx context.Context, r *store.Store, packs map[pack.ID]bool) error {
 // unlister is one run of Unlist.
 type unlister struct {
 	r      *store.Store
-	unlist map[pack.ID]bool  // packs to remove from the index
-	exists map[pack.ID]int64 // packs that exist, with their sizes
-	listed map[pack.ID]bool  // packs in new files
+	unlist map[pack.ID]bool     // packs to remove from the index
+	exists map[pack.ID]int64    // packs that exist, with their sizes
+	listed map[pack.ID][32]byte // packs in new files, with hashes of their sizes and headers
 	files  *Builder
 	small  []string // small files that can stay
 	old    []string // files that new ones replace
@@ -229,10 +216,14 @@ func (u *unlister) rewrite(ctx context.Context, name string, all bool) error {
 	u.old = append(u.old, name)
 	for i := range entries {
 		e := &entries[i]
-		if u.listed[e.id] {
+		sum := blake.Sum(e.h.Append(binary.AppendUvarint(nil, uint64(e.size))))
+		if first, listed := u.listed[e.id]; listed {
+			if first != sum { // it was stored after the index was loaded
+				return store.Disagreement(name, e.id)
+			}
 			continue
 		}
-		u.listed[e.id] = true
+		u.listed[e.id] = sum
 		if err := u.files.Add(ctx, e.id, e.size, &e.h); err != nil {
 			return err
 		}

@@ -25,6 +25,9 @@ const headersAtOnce = 8
 // themselves. Of each chunk in use, it reads the copy that will stay, unless this prune has
 // written that.
 func (p *pruner) confirm(ctx context.Context, u *usage.Usage, packs map[pack.ID]bool) error {
+	for _, err := range p.r.DamagedIndex { // it may have been loaded again
+		return fmt.Errorf("prune: %w", err)
+	}
 	c := confirming{pruner: p, u: u, going: packs, read: map[chunk.ID]bool{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(headersAtOnce)

@@ -197,7 +197,7 @@ func (x *indexRepairer) addPack(ctx context.Context, f backend.Info) error {
 		return nil // a prune was interrupted before it removed the pack
 	case !known:
 		rep.Added = append(rep.Added, fid)
-	case !indexfile.SameHeader(x.old.Index, p, h) || p.Size != f.Size:
+	case !x.old.Agrees(id, f.Size, &h):
 		rep.Corrected = append(rep.Corrected, fid)
 	}
 	x.listed[id] = true

@@ -206,13 +206,18 @@ func (x *IndexFiles) packsInNone(without map[layout.FileID]bool) map[pack.ID]boo
 	return inNone
 }
 
-// ReadIndex reads all index files. It leaves out the packs in without.
+// ReadIndex reads all index files. It leaves out the packs in without. If two files describe a
+// pack differently, the second counts as damaged.
 func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*IndexFiles, error) {
 	x := &IndexFiles{Index: index.New(), missing: map[pack.ID]bool{}}
+	var differs *pack.ID // a pack of the present file
 	add := func(id pack.ID, size int64, h pack.Header) {
-		if without[id] {
+		switch {
+		case without[id]:
 			x.without = append(x.without, id)
-		} else {
+		case !x.Agrees(id, size, &h):
+			differs = &id
+		default:
 			x.Add(id, size, h)
 		}
 	}
@@ -224,8 +229,11 @@ func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*Index
 	if err == nil {
 		err = r.readAhead(ctx, files, index.MaxFileSize, func(name string, b []byte, err error) error {
 			if err == nil {
+				differs = nil
 				if err = index.OpenFile(b, r.IndexSealer, add); err != nil {
 					err = &DamageError{name, err}
+				} else if differs != nil {
+					err = Disagreement(name, *differs)
 				}
 			}
 			if errors.Is(err, ErrDamaged) {
@@ -242,6 +250,13 @@ func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*Index
 		return nil, fmt.Errorf("read the index: %w", err)
 	}
 	return x, nil
+}
+
+// Disagreement returns the error for an index file that describes a pack otherwise than another
+// one. Whoever has the key and may only add files can cause that, and nothing tells which of
+// the two is right.
+func Disagreement(name string, id pack.ID) error {
+	return &DamageError{name, fmt.Errorf("it and another index file describe %s differently; `snap repair index` reads what the pack says", layout.PackName(id))}
 }
 
 // ListPacks returns the packs that exist, with their sizes.
