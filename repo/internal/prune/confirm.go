@@ -22,13 +22,13 @@ const headersAtOnce = 8
 // confirm makes sure that packs can be removed, whatever index files say. Whoever has the key and
 // may only add files could add an index file that says that another pack holds what is in
 // these ones, or that these hold something else. So confirm reads the headers of the packs
-// themselves. Of each chunk in use, it reads the copy that will stay, unless this prune has
-// written that.
+// themselves. Of each chunk in use, it reads the copy that will stay, and its bases, unless this
+// prune has written that.
 func (p *pruner) confirm(ctx context.Context, u *usage.Usage, packs map[pack.ID]bool) error {
 	for _, err := range p.r.DamagedIndex { // it may have been loaded again
 		return fmt.Errorf("prune: %w", err)
 	}
-	c := confirming{pruner: p, u: u, going: packs, read: map[chunk.ID]bool{}}
+	c := confirming{pruner: p, u: u, going: packs, read: map[chunk.ID]bool{}, safe: map[chunk.ID]bool{}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(headersAtOnce)
 	for id := range packs {
@@ -45,6 +45,7 @@ type confirming struct {
 
 	mu   sync.Mutex // for the fields below and u, which is not safe for concurrent use
 	read map[chunk.ID]bool
+	safe map[chunk.ID]bool // bases whose first copies are good and stay
 }
 
 // pack looks at one pack.
@@ -101,12 +102,12 @@ func (c *confirming) needed(id pack.ID, h *pack.Header) (needed []chunk.ID) {
 func (c *confirming) chunk(ctx context.Context, id chunk.ID) error {
 	first, known := c.r.Index.Lookup(id)
 	if known {
-		if stays, err := c.stays(ctx, id, first); err != nil || stays {
+		if stays, err := c.stays(ctx, id, first, 0); err != nil || stays {
 			return err
 		}
 	}
 	for _, loc := range c.r.Index.Copies(id) { // this looks at all chunks that have several
-		if stays, err := c.stays(ctx, id, loc); err != nil || stays {
+		if stays, err := c.stays(ctx, id, loc, 0); err != nil || stays {
 			return err
 		}
 	}
@@ -115,16 +116,51 @@ func (c *confirming) chunk(ctx context.Context, id chunk.ID) error {
 			"`snap repair packs` removes the pack; if it does not, somebody has forged it: remove this file, then run `snap repair index`", id.Short())}
 }
 
-// stays reports whether a copy of a chunk is good and stays.
-func (c *confirming) stays(ctx context.Context, id chunk.ID, loc index.Location) (bool, error) {
+// stays reports whether a copy of a chunk is good and stays, with the bases that it needs. above
+// is the number of blocks that need it.
+func (c *confirming) stays(ctx context.Context, id chunk.ID, loc index.Location, above int) (bool, error) {
 	if c.written[loc.Pack] || c.going[loc.Pack] {
 		return !c.going[loc.Pack], nil
+	}
+	if above > pack.MaxDepth {
+		return false, nil
 	}
 	err := c.r.CheckCopy(ctx, id, loc)
 	if errors.Is(err, store.ErrDamaged) {
 		return false, nil
 	}
-	return err == nil, err
+	if err != nil {
+		return false, err
+	}
+	_, bases := c.r.Index.Dependencies(loc.Block)
+	for _, base := range bases {
+		if stays, err := c.baseStays(ctx, base, above+1); err != nil || !stays {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// baseStays is stays for the first copy of a base. To decode a block, other copies of its bases
+// may have been read, which go.
+func (c *confirming) baseStays(ctx context.Context, id chunk.ID, above int) (bool, error) {
+	c.mu.Lock()
+	safe := c.safe[id]
+	c.mu.Unlock()
+	if safe {
+		return true, nil
+	}
+	loc, known := c.r.Index.Lookup(id)
+	if !known {
+		return false, nil
+	}
+	stays, err := c.stays(ctx, id, loc, above)
+	if stays {
+		c.mu.Lock()
+		c.safe[id] = true
+		c.mu.Unlock()
+	}
+	return stays, err
 }
 
 // noteWritten notes the packs that this prune has written: all that the index did not have.

@@ -10,6 +10,7 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
@@ -92,17 +93,7 @@ func TestPruneBelievesNoForgedBases(t *testing.T) {
 		}
 		f.Add(p.ID, p.Size, &h)
 	}
-	first := repotest.FilesIn(t, be, repotest.IndexDir)[0]
-	var name string
-	var forged []byte
-	for forged == nil || name > first {
-		b, err := f.Seal(repotest.Sealer(t, be, crypto.ForIndexes))
-		if err != nil {
-			t.Fatal(err)
-		}
-		forged, name = b, repotest.IndexDir+repo.FileID(blake.Sum(b)).String()
-	}
-	repotest.PutNamed(t, be, repotest.IndexDir, forged)
+	putFirst(t, be, f)
 	packs := repotest.FilesIn(t, be, repotest.PacksDir)
 	for range 2 {
 		if _, err := repotest.Prune(t.Context(), be, repotest.NoWaste, 1); !errors.Is(err, repo.ErrDamaged) {
@@ -121,5 +112,53 @@ func TestPruneBelievesNoForgedBases(t *testing.T) {
 	}
 	if err := repotest.Verify(be, 2, 3); err != nil {
 		t.Errorf("after a repair: %v", err)
+	}
+}
+
+// putFirst stores an index file that is read before all others.
+func putFirst(t *testing.T, be backend.Backend, f *index.File) {
+	t.Helper()
+	first := repotest.FilesIn(t, be, repotest.IndexDir)[0]
+	for {
+		b, err := f.Seal(repotest.Sealer(t, be, crypto.ForIndexes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if repotest.IndexDir+repo.FileID(blake.Sum(b)).String() < first {
+			repotest.PutNamed(t, be, repotest.IndexDir, b)
+			return
+		}
+	}
+}
+
+// A copy of a chunk counts as one that stays only if its bases stay, too. The copy that is read
+// first is noise, so usage does not know these bases.
+func TestPruneBelievesNoCopyWithoutItsBases(t *testing.T) {
+	t.Parallel()
+	be := repotest.New(t, 1)
+	r := repotest.MustOpen(t, be)
+	photo, base, other := repotest.Noise(1, 9000), repotest.Noise(2, 9000), repotest.Noise(3, 9000)
+	copy(base[100:], photo[100:8000])
+	honest := repotest.PutPack(t, r, be, pack.Content, repotest.Raw(photo))
+	repotest.CommitChunks(t, be, 2, photo)
+	repotest.PutPack(t, r, be, pack.Content, repotest.Raw(base))
+	repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, photo, base), repotest.Raw(other))
+	repotest.CommitChunks(t, be, 3, other)
+	noise := repotest.Noise(4, 20000)
+	id := pack.Name(noise)
+	if err := be.Put(t.Context(), repotest.PackName(id), noise); err != nil {
+		t.Fatal(err)
+	}
+	f := &index.File{}
+	f.Add(id, int64(len(noise)), &pack.Header{Kind: pack.Content, Blocks: []pack.Block{
+		{Offset: 8, Stored: 9100, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: r.NewHasher().ID(photo), Length: uint32(len(photo))}}},
+	}})
+	putFirst(t, be, f)
+	opts := repo.PruneOptions{MaxUnused: func(int64) int64 { return 1 << 40 }}
+	if _, err := repotest.Prune(t.Context(), be, opts); !errors.Is(err, repo.ErrDamaged) {
+		t.Errorf("prune: %v", err)
+	}
+	if !slices.Contains(repotest.FilesIn(t, be, repotest.PacksDir), honest) {
+		t.Error("the pack that has the chunk is gone")
 	}
 }
