@@ -91,6 +91,7 @@ func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error
 
 // ArrivedSnapshots is like Snapshots for stores to which others may add files, but not replace
 // or remove any: of several records of one snapshot, it returns the one that arrived first.
+// Records of the same backup add their pin and tags to it.
 func (r *Repo) ArrivedSnapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
 	if err := access.Confirm(ctx, r.store); err != nil {
 		return nil, nil, err

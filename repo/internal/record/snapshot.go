@@ -290,13 +290,33 @@ func ListArrived(ctx context.Context, r *store.Store) (list []*Snapshot, damaged
 		return nil, nil, err
 	}
 	first := map[layout.FileID]*Snapshot{}
-	for _, s := range slices.Concat(all.Current, all.Superseded) {
+	records := slices.Concat(all.Current, all.Superseded)
+	for _, s := range records {
 		o := first[s.FirstID()]
 		if o == nil || s.Put.Before(o.Put) || s.Put.Equal(o.Put) && o.isNewer(s) {
 			first[s.FirstID()] = s
 		}
 	}
+	for _, s := range records {
+		if o := first[s.FirstID()]; o != s && o.isSameBackup(s) {
+			o.keepLabels(s)
+		}
+	}
 	return slices.SortedFunc(maps.Values(first), Compare), all.Damaged, nil
+}
+
+// keepLabels adds the pin and the tags of another record of the same snapshot. The change that made
+// the newer one may have been interrupted before the older one was removed.
+func (s *Snapshot) keepLabels(of *Snapshot) {
+	if s.Pin == nil {
+		s.Pin = of.Pin
+	}
+	s.Tags = slices.Clone(s.Tags)
+	for _, tag := range of.Tags {
+		if !slices.Contains(s.Tags, tag) {
+			s.Tags = append(s.Tags, tag)
+		}
+	}
 }
 
 // ReadAll is like List, but also returns superseded records, which interrupted changes
