@@ -197,7 +197,9 @@ func (q *request) serve() error {
 	}
 	err = q.dispatch(wholeBase)
 	if errors.Is(err, backend.ErrNotExist) {
-		err = errors.Join(q.baseExists(), err)
+		if failed := q.baseExists(); failed != nil {
+			err = failed // whether the file exists is not known
+		}
 	}
 	return err
 }

@@ -716,6 +716,25 @@ func TestDiskIsNotConnected(t *testing.T) {
 	}
 }
 
+// failing is a store whose folders cannot be read.
+type failing struct {
+	backend.Backend
+	backend.Folders
+}
+
+func (failing) HasFolder(context.Context, string) (bool, error) { return false, syscall.EIO }
+
+// If the folder of a repository cannot be read, its files do not count as missing.
+func TestDiskFails(t *testing.T) {
+	t.Parallel()
+	s := New(failing{Backend: memory.New()}, quiet())
+	for _, r := range [][2]string{
+		{http.MethodHead, "/phones/"}, {http.MethodGet, "/phones/keys/"}, {http.MethodHead, "/phones/keys/x"}, {http.MethodGet, "/phones/keys/x"}, {http.MethodDelete, "/phones/keys/x"},
+	} {
+		expect(t, ask(s, r[0], r[1], nil, nil), 500, "")
+	}
+}
+
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"/", "/phones/", "/phones/config", "/anna/phones/packs/ab/ab12", "//", "/../x", "/a/keys/../x"} {
 		f.Add(s, true)
