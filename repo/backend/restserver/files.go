@@ -127,6 +127,14 @@ func (q *request) post() error {
 	}
 	kept := false
 	defer func() { stored(kept) }()
+	if q.user != "" {
+		n := min(max(1, size), q.shares.limit)
+		share := q.shares.of(q.user)
+		if err := q.room(share, n); err != nil {
+			return err
+		}
+		defer share.Release(n)
+	}
 	if err := q.room(q.uploads, max(1, size)); err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ type Options struct {
 	// The rest has defaults.
 
 	MaxFile int64            // bytes of a file (256 MiB)
-	Memory  int64            // bytes of uploads at a time; at least MaxFile (256 MiB)
+	Memory  int64            // bytes of uploads at a time; at least MaxFile (256 MiB). A quarter is left to other users
 	Pace    time.Duration    // in which a client must move 256 KiB, or what is left (1 minute)
 	Wait    time.Duration    // how long a request waits for memory (20 seconds)
 	Now     func() time.Time // the clock
@@ -74,6 +74,7 @@ type Server struct {
 	opts  Options
 
 	uploads, downloads *semaphore.Weighted
+	shares             shares
 	quotas             *quotas
 	names              nameLocks
 	locks              lockOwners
@@ -105,6 +106,7 @@ func New(store backend.Backend, opts Options) *Server {
 	return &Server{
 		store: store, opts: opts,
 		uploads: semaphore.NewWeighted(opts.Memory), downloads: semaphore.NewWeighted(downloads),
+		shares:   shares{limit: max(1, opts.Memory/4*3), users: map[string]*semaphore.Weighted{}},
 		quotas:   &quotas{store: store, limit: opts.Quota, now: opts.Now, scopes: map[string]*scope{}},
 		names:    nameLocks{held: map[string]chan struct{}{}},
 		locks:    lockOwners{start: opts.Now(), now: opts.Now, owners: map[string]lockOwner{}},
