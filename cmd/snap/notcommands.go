@@ -3,11 +3,8 @@ package main
 // notCommands says what does the work of commands that similar programs have and snap does
 // not. Their names are no typing errors of other names.
 var notCommands = map[string]string{
-	"find":        findHint,
-	"search":      findHint,
-	"dump":        "\"snap materialize --decrypt SNAPSHOT TARGET\" writes the files of a snapshot",
-	"mount":       "\"snap ls SNAPSHOT\" shows what is in a snapshot; \"snap materialize --decrypt SNAPSHOT TARGET\" writes its files",
-	"extract":     "\"snap materialize --decrypt SNAPSHOT TARGET\" writes the files of a snapshot; \"snap restore SNAPSHOT\" restores to a device",
+	"search":      "\"snap find PATTERN\" finds files by name in all snapshots",
+	"mount":       "\"snap ls SNAPSHOT\" shows what is in a snapshot; \"snap extract SNAPSHOT PATTERN --to FOLDER\" writes files of it",
 	"list":        "\"snap snapshots\" lists the snapshots, and \"snap key list\" the keys",
 	"rewrite":     "a snapshot is never changed; \"snap tag\", \"snap note\" and \"snap pin\" change what is said about it",
 	"recover":     "\"snap repair snapshots\" stores lost records of snapshots again",
@@ -19,5 +16,3 @@ var notCommands = map[string]string{
 	"info":        "\"snap show SNAPSHOT\" describes a snapshot, and \"snap stats\" the repository",
 	"compact":     "\"snap prune\" removes data that no snapshot needs",
 }
-
-const findHint = "\"snap ls -R SNAPSHOT\" lists all files of a snapshot, for grep to search"

@@ -172,7 +172,7 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 		return nil, err
 	}
 	for _, err := range r.DamagedIndex {
-		c.damage(err, "nothing is lost, since its packs were read instead; `snap repair index` writes a new one")
+		c.damage(err, "the packs still have everything that it lists; `snap repair index` reads them and writes a new one")
 	}
 	packs, err := c.listPacks(ctx)
 	if err != nil {
