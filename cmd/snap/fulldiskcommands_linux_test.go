@@ -157,7 +157,7 @@ func (g *fullDisk) onFullDisk(c onFullDisk, base, good string, room int64) {
 		t.Fatal(err)
 	}
 	defer func() {
-		for _, path := range []string{g.repo, filepath.Join(g.disk, "mirror"), filepath.Join(g.disk, "other"), filepath.Join(g.disk, "given"),
+		for _, path := range []string{g.repo, filepath.Join(g.disk, "mirror"), filepath.Join(g.disk, "other"), filepath.Join(g.disk, "given"), filepath.Join(g.disk, "given.zip"),
 			filepath.Join(g.disk, "new"), g.path("mirror"), g.path("other"), g.path("given"), filepath.Join(g.disk, "filler")} {
 			if err := os.RemoveAll(path); err != nil {
 				t.Fatal(err)
