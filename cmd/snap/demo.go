@@ -129,12 +129,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 		printSnapshots(w, res.Snapshots, time.Now(), false)
 		fmt.Fprintln(w)
 	}
-	// Both functions only read the repository and often wait for the network, so they
-	// run at the same time.
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.verify(groupCtx, list, &res) })
-	group.Go(func() error { return d.check(groupCtx) })
-	if err := group.Wait(); err != nil {
+	if err := d.verify(ctx, list, &res); err != nil {
+		return err
+	}
+	// A check loads the index again, so nothing else may use the repository meanwhile.
+	if err := d.check(ctx); err != nil {
 		return err
 	}
 	for _, dev := range d.lab.Devices() {
