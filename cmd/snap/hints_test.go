@@ -396,8 +396,8 @@ func TestDocumentedCommandsCanBePasted(t *testing.T) {
 }
 
 // Every message names commands that exist, with flags that they have. A flag without a
-// command belongs to a command of the same file, or to all commands. Packages that do not know which command
-// uses them name no flag without its command.
+// command belongs to a command of the same file, or to all commands. Packages that do not
+// know which command uses them name no flag without its command.
 func TestMessagesCanBeFollowed(t *testing.T) {
 	t.Parallel()
 	known := map[string]bool{}

@@ -2,7 +2,8 @@
 // snapshot was found to be worth as a device backup.
 //
 // A certificate is never changed or replaced. It is removed only after its snapshot, if it
-// is damaged, or if it says no more than a newer one. No snapshot needs it. The package judges no backup.
+// is damaged, or if it says no more than a newer one. No snapshot needs it. The package
+// judges no backup.
 package certificate
 
 import (
